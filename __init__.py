@@ -1,0 +1,3 @@
+from .nodes import comfy_entrypoint
+
+__all__ = ["comfy_entrypoint"]

@@ -1,0 +1,1 @@
+"""Gaussian splats: start, draw, fit, and render the views in between."""

@@ -1,0 +1,1 @@
+"""The signed distance field: hull, volume rendering, fit and surface extraction."""
