@@ -1,1 +1,14 @@
-"""The command line, one command a file; `python -m hi3d_core` lists them."""
+"""The command line, one command a file; each has `add_arguments` and `run`."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from . import evaluate, info, reconstruct, render
+
+COMMANDS: dict[str, ModuleType] = {
+    "reconstruct": reconstruct,
+    "render": render,
+    "evaluate": evaluate,
+    "info": info,
+}

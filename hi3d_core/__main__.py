@@ -1,0 +1,52 @@
+"""`python -m hi3d_core COMMAND`: parse, run, and turn errors into messages and exit codes.
+
+0 done, 1 a fit that broke down, 2 bad input or output (nothing is written), 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+from .commands import COMMANDS
+from .optional import MissingDependency
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hi3d_core",
+        description="Posed views or an orbit video in, a textured mesh and a splat out.",
+    )
+    parser.add_argument("--version", action="version", version=f"Hi3D {__version__}")
+    choices = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        summary = (command.__doc__ or "").strip().splitlines()[0]
+        choice = choices.add_parser(name, help=summary, description=command.__doc__)
+        command.add_arguments(choice)
+        choice.set_defaults(run=command.run)
+    parsed = parser.parse_args(arguments)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO)
+    try:
+        parsed.run(parsed)
+    except KeyboardInterrupt:
+        return _say("cancelled; nothing was written", 130)
+    except (ValueError, OSError, MissingDependency) as error:
+        return _say(f"error: {error}", 2)
+    except MemoryError:
+        return _say("error: out of memory; use smaller frames or --quality preview", 2)
+    except FloatingPointError as error:
+        return _say(f"error: {error}; nothing was written", 1)
+    return 0
+
+
+def _say(message: str, code: int) -> int:
+    sys.stderr.write(f"\n{message}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

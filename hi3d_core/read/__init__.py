@@ -1,0 +1,5 @@
+"""Files in, `OrbitViews` out."""
+
+from .source import read_views
+
+__all__ = ["read_views"]

@@ -1,0 +1,276 @@
+"""Fit the signed distance to the views, coarse to fine, starting from their visual hull.
+
+The loss is NeuS's (Wang et al. 2021, eq. 14: colour, mask, eikonal) on an explicit grid, plus a
+second-difference smoothness, so it runs in seconds on a CPU; see `docs/stages/surface.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+from skimage.transform import downscale_local_mean
+
+from ..datatypes import OnStep, OrbitViews
+from .field import Band, Field, FloatArray, find_band, redistance
+from .hull import Placement, hull_distance
+from .optimize import step_band
+from .render import COLUMNS, accumulate_gradients
+
+
+@dataclass(frozen=True)
+class Level:
+    """One step of coarse to fine: grid nodes on the longest side, picture width, iterations."""
+
+    nodes: int
+    picture: int
+    iterations: int
+
+
+@dataclass(frozen=True)
+class SurfaceConfig:
+    """How the surface is fitted. The defaults are the standard quality."""
+
+    levels: tuple[Level, ...] = (Level(64, 128, 100), Level(128, 256, 120), Level(192, 512, 130))
+    rays: int = 49152  # a batch, drawn without replacement
+    sdf_rate: float = 0.15  # Adam's step at a level's start, voxels
+    color_rate: float = 0.05  # likewise, in units of colour
+    final_rate: float = 0.3  # share of both left at a level's end
+    sharpness: tuple[float, float] = (1.0, 8.0)  # of Phi, per voxel, first and last in a level
+    huber: float = 0.05  # colour difference from which the loss grows linearly
+    mask_weight: float = 0.3
+    eikonal_weight: float = 0.02
+    smoothness_weight: float = 0.01
+    curvature_rate: float = 0.5  # of the prior on unseen surface, in (0, 1]
+    band: float = 5.0  # nodes this near to the surface are fitted, voxels
+    refresh: int = 20  # iterations between looking for the band anew
+    slack_pixels: float = 0.0  # silhouettes are grown by this for the hull, at full size
+
+
+def fit_surface(
+    views: OrbitViews,
+    placement: Placement,
+    config: SurfaceConfig | None = None,
+    *,
+    view_weights: FloatArray | None = None,
+    seed: int = 0,
+    on_step: OnStep | None = None,
+) -> Field:
+    """Fit a signed distance field to posed views with masks.
+
+    views: in the placement's local frame (`Cameras.in_frame`). view_weights: (V,) trust in each
+    view, 1 for a photo, less for a rendered one. Deterministic for a seed and a thread count.
+
+    Raises FloatingPointError when the loss is no longer finite.
+    """
+    config = config or SurfaceConfig()
+    if view_weights is None:
+        view_weights = np.ones(len(views), np.float32)
+    total = sum(level.iterations for level in config.levels)
+    done = 0
+    field: Field | None = None
+    rng = np.random.default_rng(seed)
+    for level in config.levels:
+        grid = placement.grid(level.nodes)
+        if field is None:
+            hull = hull_distance(views, grid, slack_pixels=config.slack_pixels)
+            field = Field.from_distance(grid, hull)
+        else:
+            field = field.resampled(grid)
+        rays = _Rays.from_views(views, level.picture, view_weights).in_grid(field)
+        for iteration in _fit_level(field, rays, level, config, rng):
+            if on_step is not None:
+                on_step(done + iteration, total)
+        done += level.iterations
+    if field is None:
+        raise ValueError("SurfaceConfig.levels is empty: give at least one level")
+    return field
+
+
+def _fit_level(
+    field: Field, rays: _Rays, level: Level, config: SurfaceConfig, rng: np.random.Generator
+) -> Iterator[int]:
+    """Run one level's iterations on `field`, in place; yields how many are done."""
+    batches = rays.batches(config.rays, rng)
+    state = _BandState.start(field, config)
+    for iteration in range(level.iterations):
+        if iteration and iteration % config.refresh == 0:
+            field.sdf = redistance(field.sdf)
+            state = state.refreshed(field, config)
+        progress = iteration / max(level.iterations - 1, 1)
+        sharpness = config.sharpness[0] * (config.sharpness[1] / config.sharpness[0]) ** progress
+        decay = config.final_rate**progress
+        batch = next(batches)
+        count = len(batch)
+        rendered = np.empty((count, 4), np.float32)
+        loss = accumulate_gradients(
+            *rays.pick(batch),
+            field.sdf,
+            field.colors,
+            state.band.slot,
+            sharpness,
+            config.mask_weight,
+            config.huber,
+            state.gradients,
+            rendered,
+        )
+        # The data term is a sum over rays: scale the band's means to match.
+        balance = count / len(state.band.nodes)
+        step_band(
+            state.gradients,
+            state.band.nodes,
+            state.band.hidden,
+            field.sdf,
+            field.colors,
+            field.seen,
+            state.first_moment,
+            state.second_moment,
+            iteration + 1,
+            config.sdf_rate * decay,
+            config.color_rate * decay,
+            config.eikonal_weight * balance,
+            config.smoothness_weight * balance,
+            config.curvature_rate,
+        )
+        if not np.isfinite(loss):
+            raise FloatingPointError("the surface fit's image and mask loss is not finite")
+        yield iteration + 1
+    field.sdf = redistance(field.sdf)
+
+
+@dataclass
+class _BandState:
+    """The band with its optimizer's moments and one gradient buffer a thread."""
+
+    band: Band
+    gradients: FloatArray
+    first_moment: FloatArray
+    second_moment: FloatArray
+
+    @staticmethod
+    def start(field: Field, config: SurfaceConfig) -> _BandState:
+        # Nothing is known of visibility before the first rays: treat all as seen.
+        threshold = _SEEN_THRESHOLD if field.seen.any() else -1.0
+        band = find_band(field, config.band, threshold)
+        if len(band.nodes) == 0:
+            raise ValueError(
+                "the surface vanished: the masks and cameras do not describe one object "
+                "(check the elevation, the order of the frames and the masks)"
+            )
+        chunks = min(numba.get_num_threads(), 8)
+        moments = np.zeros((len(band.nodes), 4), np.float32)
+        return _BandState(
+            band,
+            np.zeros((chunks, len(band.nodes), COLUMNS), np.float32),
+            moments,
+            moments.copy(),
+        )
+
+    def refreshed(self, field: Field, config: SurfaceConfig) -> _BandState:
+        """The band where the surface is now; nodes that stay keep their moments."""
+        new = _BandState.start(field, config)
+        i, j, k = new.band.nodes.T
+        old = self.band.slot[i, j, k]
+        kept = old >= 0
+        new.first_moment[kept] = self.first_moment[old[kept]]
+        new.second_moment[kept] = self.second_moment[old[kept]]
+        return new
+
+
+# Weight of rays, decayed by a tenth each iteration, below which a cell counts as unseen.
+_SEEN_THRESHOLD = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class _Rays:
+    """All pixels on or near the object: (R,) view, and per ray what was seen there."""
+
+    origins: FloatArray  # (V, 3)
+    rotations: FloatArray  # (V, 3, 3) camera to world
+    focals: FloatArray  # (V, 4) fx, fy, cx, cy
+    view: NDArray[np.int32]
+    column: FloatArray  # pixel centre
+    row: FloatArray
+    colors: FloatArray  # (R, 3)
+    alphas: FloatArray  # (R,)
+    weights: FloatArray  # (R,)
+
+    @staticmethod
+    def from_views(views: OrbitViews, picture: int, view_weights: FloatArray) -> _Rays:
+        factor = max(1, round(views.cameras.width / picture))
+        images = views.images.cpu().numpy()
+        alphas = views.alphas.cpu().numpy()
+        if factor > 1:
+            height = alphas.shape[1] // factor * factor
+            width = alphas.shape[2] // factor * factor
+            images = downscale_local_mean(images[:, :height, :width], (1, factor, factor, 1))
+            alphas = downscale_local_mean(alphas[:, :height, :width], (1, factor, factor))
+        poses = views.cameras.camera_to_world.cpu().numpy().astype(np.float32)
+        k = views.cameras.intrinsics.cpu().numpy().astype(np.float32) / factor
+        # Empty pixels teach something only beside the silhouette, where the surface may grow.
+        ring = np.ones((1, 9, 9), bool)
+        near = binary_dilation(alphas > 0.02, ring)
+        view, row, column = np.nonzero(near)
+        return _Rays(
+            poses[:, :3, 3],
+            poses[:, :3, :3],
+            np.stack([k[:, 0, 0], k[:, 1, 1], k[:, 0, 2], k[:, 1, 2]], axis=1),
+            view.astype(np.int32),
+            column.astype(np.float32) + 0.5,
+            row.astype(np.float32) + 0.5,
+            images[near].astype(np.float32),
+            alphas[near].astype(np.float32),
+            view_weights[view].astype(np.float32),
+        )
+
+    def in_grid(self, field: Field) -> _Rays:
+        """The same rays with origins in node coordinates."""
+        origins = (self.origins - field.grid.origin) / field.grid.voxel
+        return _Rays(
+            origins.astype(np.float32),
+            self.rotations,
+            self.focals,
+            self.view,
+            self.column,
+            self.row,
+            self.colors,
+            self.alphas,
+            self.weights,
+        )
+
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+        """Endless batches of ray indices, every ray once before any comes again."""
+        size = min(size, len(self.view))
+        while True:
+            order = rng.permutation(len(self.view))
+            for start in range(0, len(order) - size + 1, size):
+                # In memory order, neighbouring rays share the grid's cache lines.
+                yield np.sort(order[start : start + size])
+
+    def pick(
+        self, batch: NDArray[np.int64]
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Origins, unit directions, colours, alphas and weights of some rays."""
+        view = self.view[batch]
+        focal = self.focals[view]
+        local = np.stack(
+            [
+                (self.column[batch] - focal[:, 2]) / focal[:, 0],
+                (self.row[batch] - focal[:, 3]) / focal[:, 1],
+                np.ones(len(batch), np.float32),
+            ],
+            axis=1,
+        )
+        directions = np.einsum("rij,rj->ri", self.rotations[view], local)
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        return (
+            self.origins[view],
+            directions.astype(np.float32),
+            self.colors[batch],
+            self.alphas[batch],
+            self.weights[batch],
+        )
