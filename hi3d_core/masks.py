@@ -21,6 +21,7 @@ from .mask_network import network_alphas
 
 _log = logging.getLogger(__name__)
 
+_PIXELS_AT_ONCE = 2**23
 _EMPTY_SHARE = 1e-4  # of the picture: what covers less is no object
 
 
@@ -131,8 +132,9 @@ def _cut_views(
         alpha, color = key_view(pictures[view], backgrounds[view], config)
         return alpha, _onto_white(pictures[view], alpha, color)
 
-    # Scipy's filters let other threads run.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    # Scipy's filters let other threads run; large pictures take turns, as each needs much memory.
+    fitting = max(1, _PIXELS_AT_ONCE // (pictures.shape[1] * pictures.shape[2]))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1, fitting)) as pool:
         backgrounds = list(pool.map(lambda picture: fit_background(picture, config), pictures))
         if _are_plain(backgrounds, config):
             yield from pool.map(key, range(len(pictures)))

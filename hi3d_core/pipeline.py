@@ -17,6 +17,7 @@ from .datatypes import Gaussians, Mesh, OnStep, OrbitViews
 from .mesh import finish_mesh
 from .splat.fit import SplatConfig, fit_gaussians
 from .splat.interpolate import in_between_cameras, render_views
+from .surface.agreement import silhouette_agreement, suited_to
 from .surface.extract import extract_mesh
 from .surface.fit import Level, SurfaceConfig, fit_surface
 from .surface.hull import Placement, hull_points, locate
@@ -58,10 +59,15 @@ QUALITIES = {
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """What `reconstruct` made, in the cameras' world: the textured mesh and the splat."""
+    """What `reconstruct` made, in the cameras' world.
+
+    mesh: textured. gaussians: the splat, or None if none was fitted. agreement: how well the
+    views' silhouettes agree, in [0, 1] (`surface.agreement`).
+    """
 
     mesh: Mesh
     gaussians: Gaussians | None
+    agreement: float
 
 
 def reconstruct(
@@ -83,6 +89,7 @@ def reconstruct(
     stage = on_stage or _silent
     placement = locate(views)
     local = in_local_frame(views, placement)
+    agreement = silhouette_agreement(local, placement)
 
     gaussians, dense, weights = None, local, np.ones(len(views), np.float32)
     if config.interpolate or want_splat:
@@ -97,7 +104,7 @@ def reconstruct(
     field = fit_surface(
         dense,
         placement,
-        config.surface,
+        suited_to(config.surface, agreement),
         view_weights=weights,
         seed=seed,
         on_step=stage("surface"),
@@ -108,7 +115,8 @@ def reconstruct(
 
     if gaussians is not None:
         gaussians = gaussians.from_frame(placement.center, placement.scale)
-    return Reconstruction(mesh.from_frame(placement.center, placement.scale), gaussians)
+    mesh = mesh.from_frame(placement.center, placement.scale)
+    return Reconstruction(mesh, gaussians, agreement)
 
 
 def in_local_frame(views: OrbitViews, placement: Placement) -> OrbitViews:

@@ -81,6 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
             "seconds": clock.seconds,
             "peak_memory_bytes": peak_memory_bytes(),
             "faces": len(result.mesh.faces),
+            "silhouette_agreement": round(result.agreement, 4),
             "views": _fidelity(views, rendered.images, rendered.alphas),
         }
         with replacing(arguments.report) as path:
@@ -150,7 +151,8 @@ def _fidelity(views: OrbitViews, images: Tensor, alphas: Tensor) -> dict[str, ob
 
 def _write_sheet(views: OrbitViews, mesh: Mesh, images: Tensor, path: Path) -> None:
     chosen = torch.linspace(0, len(views), 9)[:-1].long().tolist()
-    shape = render_mesh(replace(mesh, texture=None, uvs=None), views.cameras[chosen], shading="soft")
+    plain = Mesh(mesh.vertices, mesh.faces)
+    shape = render_mesh(plain, views.cameras[chosen], shading="soft")
     sheet = contact_sheet(
         [
             ("input", views.images[chosen]),

@@ -79,17 +79,22 @@ class PosedFile:
                 f"{name} is said to be {file_width:g} x {file_height:g} pixels, "
                 f"its picture is {width} x {height}: correct w and h"
             )
+        # A file with one focal length means square pixels.
         focal_x = self._focal(index, "x", file_width, name)
         focal_y = self._focal(index, "y", file_height, name)
-        if focal_x is None and focal_y is None:
+        focal_x, focal_y = (
+            focal_y if focal_x is None else focal_x,
+            focal_x if focal_y is None else focal_y,
+        )
+        if focal_x is None or focal_y is None:
             raise ValueError(
                 f"{name} has no focal length: expected camera_angle_x in radians or fl_x in "
                 "pixels, in the frame or for the whole file"
             )
         center_x, center_y = self._number(index, "cx"), self._number(index, "cy")
         matrix = torch.eye(3, dtype=torch.float64)
-        matrix[0, 0] = (focal_y if focal_x is None else focal_x) * width / file_width  # type: ignore[operator]
-        matrix[1, 1] = (focal_x if focal_y is None else focal_y) * height / file_height  # type: ignore[operator]
+        matrix[0, 0] = focal_x * width / file_width
+        matrix[1, 1] = focal_y * height / file_height
         matrix[0, 2] = (file_width / 2 if center_x is None else center_x) * width / file_width
         matrix[1, 2] = (file_height / 2 if center_y is None else center_y) * height / file_height
         check_intrinsics(matrix, name)

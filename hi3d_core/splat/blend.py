@@ -169,9 +169,7 @@ def _blend_gaussian(buffer, index, feature, top, left, bottom, right):
 
 
 @numba.njit(cache=True, parallel=True)
-def blend(
-    features, tile_starts, gaussians, shared_tiles, share_starts, width, height
-):
+def blend(features, tile_starts, gaussians, shared_tiles, share_starts, width, height):
     """Draw the tiles' Gaussians.
 
     features: (N, FEATURES) of `project`; the rest from `binning`.

@@ -22,7 +22,8 @@ def relocated(opacities: Tensor, scales: Tensor, copies: Tensor) -> tuple[Tensor
     """
     copies = copies.clamp_max(_MOST_COPIES)
     shared = 1 - (1 - opacities) ** (1 / copies)
-    # The integral along a ray of the copies' blend: sum over i of C(i, k) (-1)^k o^(k+1) / sqrt(k+1).
+    # What the copies' blend sums to along a line: sum over i, k of
+    # binomial(i, k) (-1)^k shared^(k + 1) / sqrt(k + 1).
     terms = torch.arange(_MOST_COPIES, device=opacities.device)
     inner = torch.zeros_like(opacities)
     for i in range(_MOST_COPIES):

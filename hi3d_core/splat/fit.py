@@ -37,8 +37,8 @@ class SplatConfig:
     size: int = 256  # pixels, the longer side of the pictures that are fitted at the end
     iterations: int = 600  # one view each
     coarse_share: float = 0.3  # of the iterations, at half the size
-    mean_rate: float = 4e-4  # learning rates: of means in world units,
-    scale_rate: float = 1e-2  # of the logarithm of scales,
+    mean_rate: float = 1.6e-3  # learning rates: of means in world units,
+    scale_rate: float = 2e-2  # of the logarithm of scales,
     quaternion_rate: float = 5e-3  # of unit quaternions,
     opacity_rate: float = 4e-2  # of the logit of opacities,
     color_rate: float = 1e-2  # of colours in [0, 1]
@@ -181,13 +181,15 @@ class _Fit:
             "opacity": config.opacity_weight * opacities.mean(),
             "scale": config.scale_weight * scales.mean(),
         }
-        for name, value in terms.items():
-            if not math.isfinite(value.item()):
-                raise FloatingPointError(
-                    f"the splat fit diverged: its {name} loss is {value.item()} at step {step}"
-                )
+        loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            bad = {name: value.item() for name, value in terms.items() if not value.isfinite()}
+            name, value = next(iter(bad.items()), ("total", loss.item()))
+            raise FloatingPointError(
+                f"the splat fit diverged: its {name} loss is {value} at step {step}"
+            )
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
+        loss.backward()
         self.optimizer.step()
         if (step + 1) % config.relocate_every == 0 and step < 0.8 * config.iterations:
             self._relocate()
@@ -199,6 +201,7 @@ class _Fit:
         dead, targets = choose_targets(
             opacities < self.config.dead_opacity, opacities, self.generator
         )
+        _log.debug("moved %d of %d Gaussians", len(dead), len(opacities))
         if len(dead) == 0:
             return
         copies = torch.bincount(targets, minlength=len(opacities)) + 1
@@ -206,7 +209,7 @@ class _Fit:
         changed = torch.unique(targets)
         p["logits"][changed] = torch.logit(shared[changed], eps=1e-4)
         p["log_scales"][changed] = scales[changed].log()
-        for name, parameter in p.items():
+        for parameter in p.values():
             parameter[dead] = parameter[targets]
             state = self.optimizer.state[parameter]
             for moment in ("exp_avg", "exp_avg_sq"):

@@ -130,9 +130,7 @@ def looked_at_point(cameras: Cameras) -> Tensor:
 def _ring_axis(positions: Tensor) -> Tensor:
     """(3,) the normal of the plane the positions lie in, or up if they lie in none."""
     up = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
-    _, spread, directions = torch.linalg.svd(
-        positions - positions.mean(dim=0), full_matrices=True
-    )
+    _, spread, directions = torch.linalg.svd(positions - positions.mean(dim=0), full_matrices=True)
     spread = torch.nn.functional.pad(spread, (0, 3 - len(spread)))
     if spread[1] < 1e-3 * spread[0] or spread[2] > 0.2 * spread[1]:
         return up

@@ -82,9 +82,7 @@ def _factor(position, w2c, intrinsics, width, height, rotation, scales, a, jacob
 
 
 @numba.njit(cache=True, parallel=True)
-def project(
-    means, scales, quaternions, opacities, colors, w2c, intrinsics, width, height, tile
-):
+def project(means, scales, quaternions, opacities, colors, w2c, intrinsics, width, height, tile):
     """Project N Gaussians to one picture.
 
     means, scales (N, 3), quaternions (N, 4) w first, of any length, opacities (N,), colors
@@ -289,5 +287,3 @@ def _add_quaternion_gradient(n, quaternions, inverse_length, w2c, d_a, d_quatern
     d_quaternions[n, 1] += (d_qx - along * x) * inverse_length
     d_quaternions[n, 2] += (d_qy - along * y) * inverse_length
     d_quaternions[n, 3] += (d_qz - along * z) * inverse_length
-
-

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation
-from skimage.transform import downscale_local_mean
 
 from ..datatypes import OnStep, OrbitViews
 from .field import Band, Field, FloatArray, find_band, redistance
 from .hull import Placement, hull_distance
 from .optimize import step_band
+from .rays import Rays
 from .render import COLUMNS, accumulate_gradients
 
 
@@ -68,8 +66,6 @@ def fit_surface(
     Raises FloatingPointError when the loss is no longer finite.
     """
     config = config or SurfaceConfig()
-    if view_weights is None:
-        view_weights = np.ones(len(views), np.float32)
     total = sum(level.iterations for level in config.levels)
     done = 0
     field: Field | None = None
@@ -81,7 +77,7 @@ def fit_surface(
             field = Field.from_distance(grid, hull)
         else:
             field = field.resampled(grid)
-        rays = _Rays.from_views(views, level.picture, view_weights).in_grid(field)
+        rays = Rays.from_views(views, level.picture, view_weights).in_grid(grid)
         for iteration in _fit_level(field, rays, level, config, rng):
             if on_step is not None:
                 on_step(done + iteration, total)
@@ -92,7 +88,7 @@ def fit_surface(
 
 
 def _fit_level(
-    field: Field, rays: _Rays, level: Level, config: SurfaceConfig, rng: np.random.Generator
+    field: Field, rays: Rays, level: Level, config: SurfaceConfig, rng: np.random.Generator
 ) -> Iterator[int]:
     """Run one level's iterations on `field`, in place; yields how many are done."""
     batches = rays.batches(config.rays, rng)
@@ -183,94 +179,3 @@ class _BandState:
 
 # Weight of rays, decayed by a tenth each iteration, below which a cell counts as unseen.
 _SEEN_THRESHOLD = 0.02
-
-
-@dataclass(frozen=True, eq=False)
-class _Rays:
-    """All pixels on or near the object: (R,) view, and per ray what was seen there."""
-
-    origins: FloatArray  # (V, 3)
-    rotations: FloatArray  # (V, 3, 3) camera to world
-    focals: FloatArray  # (V, 4) fx, fy, cx, cy
-    view: NDArray[np.int32]
-    column: FloatArray  # pixel centre
-    row: FloatArray
-    colors: FloatArray  # (R, 3)
-    alphas: FloatArray  # (R,)
-    weights: FloatArray  # (R,)
-
-    @staticmethod
-    def from_views(views: OrbitViews, picture: int, view_weights: FloatArray) -> _Rays:
-        factor = max(1, round(views.cameras.width / picture))
-        images = views.images.cpu().numpy()
-        alphas = views.alphas.cpu().numpy()
-        if factor > 1:
-            height = alphas.shape[1] // factor * factor
-            width = alphas.shape[2] // factor * factor
-            images = downscale_local_mean(images[:, :height, :width], (1, factor, factor, 1))
-            alphas = downscale_local_mean(alphas[:, :height, :width], (1, factor, factor))
-        poses = views.cameras.camera_to_world.cpu().numpy().astype(np.float32)
-        k = views.cameras.intrinsics.cpu().numpy().astype(np.float32) / factor
-        # Empty pixels teach something only beside the silhouette, where the surface may grow.
-        ring = np.ones((1, 9, 9), bool)
-        near = binary_dilation(alphas > 0.02, ring)
-        view, row, column = np.nonzero(near)
-        return _Rays(
-            poses[:, :3, 3],
-            poses[:, :3, :3],
-            np.stack([k[:, 0, 0], k[:, 1, 1], k[:, 0, 2], k[:, 1, 2]], axis=1),
-            view.astype(np.int32),
-            column.astype(np.float32) + 0.5,
-            row.astype(np.float32) + 0.5,
-            images[near].astype(np.float32),
-            alphas[near].astype(np.float32),
-            view_weights[view].astype(np.float32),
-        )
-
-    def in_grid(self, field: Field) -> _Rays:
-        """The same rays with origins in node coordinates."""
-        origins = (self.origins - field.grid.origin) / field.grid.voxel
-        return _Rays(
-            origins.astype(np.float32),
-            self.rotations,
-            self.focals,
-            self.view,
-            self.column,
-            self.row,
-            self.colors,
-            self.alphas,
-            self.weights,
-        )
-
-    def batches(self, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-        """Endless batches of ray indices, every ray once before any comes again."""
-        size = min(size, len(self.view))
-        while True:
-            order = rng.permutation(len(self.view))
-            for start in range(0, len(order) - size + 1, size):
-                # In memory order, neighbouring rays share the grid's cache lines.
-                yield np.sort(order[start : start + size])
-
-    def pick(
-        self, batch: NDArray[np.int64]
-    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Origins, unit directions, colours, alphas and weights of some rays."""
-        view = self.view[batch]
-        focal = self.focals[view]
-        local = np.stack(
-            [
-                (self.column[batch] - focal[:, 2]) / focal[:, 0],
-                (self.row[batch] - focal[:, 3]) / focal[:, 1],
-                np.ones(len(batch), np.float32),
-            ],
-            axis=1,
-        )
-        directions = np.einsum("rij,rj->ri", self.rotations[view], local)
-        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-        return (
-            self.origins[view],
-            directions.astype(np.float32),
-            self.colors[batch],
-            self.alphas[batch],
-            self.weights[batch],
-        )

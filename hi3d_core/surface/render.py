@@ -26,7 +26,8 @@ _OPAQUE = 2e-3  # transmittance at which a ray has ended
 
 
 @njit(inline="always")
-def _trilinear(sdf, x, y, z):  # type: ignore[no-untyped-def]
+def trilinear(sdf, x, y, z):  # type: ignore[no-untyped-def]
+    """The field between nodes; (x, y, z) in node coordinates, inside the grid."""
     i, j, k = int(x), int(y), int(z)
     u, v, w = x - i, y - j, z - k
     a = sdf[i, j, k] * (1 - w) + sdf[i, j, k + 1] * w
@@ -37,7 +38,7 @@ def _trilinear(sdf, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _clip_to_grid(o, d, shape):  # type: ignore[no-untyped-def]
+def clip_to_grid(o, d, shape):  # type: ignore[no-untyped-def]
     """Where a ray is at least one node inside the grid: (enter, leave), leave < enter if never."""
     enter, leave = np.float32(0), np.float32(1e9)
     for axis in range(3):
@@ -92,13 +93,13 @@ def accumulate_gradients(
         total = 0.0
         for r in range(rays * chunk // chunks, rays * (chunk + 1) // chunks):
             o, d = origins[r], directions[r]
-            t, leave = _clip_to_grid(o, d, sdf.shape)
+            t, leave = clip_to_grid(o, d, sdf.shape)
             count = 0
             transmittance = np.float32(1)
             red = green = blue = cover = np.float32(0)
             previous_near = False
             while t < leave and count < _LONGEST and transmittance > _OPAQUE:
-                f = _trilinear(sdf, o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2])
+                f = trilinear(sdf, o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2])
                 if f > near and not previous_near:
                     t += max(f - near, np.float32(1))
                     continue

@@ -19,7 +19,7 @@ from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.linalg import cg
 from scipy.spatial import cKDTree
 
-_GRID = 112  # cells along the longest side
+_GRID = 96  # cells along the longest side
 _SIDES = 6  # +x -x +y -y +z -z
 _BORDER = 8  # texels that a chart's border is repeated, before coarser levels take over
 _TIE_TO_SEEN = 1e-3  # pull of an unseen cell to the nearest seen one, relative to a neighbour's

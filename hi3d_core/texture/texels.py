@@ -81,7 +81,7 @@ def _grow(owner, grown):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, inline="always")
 def barycentrics(texel, size, a, b, c):  # type: ignore[no-untyped-def]
-    """Weights of a face's corners at a texel, moved to the face's edge if outside.
+    """Weights of a face's corners at a texel, or at the face's nearest point if it is outside.
 
     a, b, c: the corners' uvs, not scaled.
     """
@@ -91,10 +91,26 @@ def barycentrics(texel, size, a, b, c):  # type: ignore[no-untyped-def]
         return 1.0 / 3, 1.0 / 3, 1.0 / 3
     v = ((px - a[0]) * (c[1] - a[1]) - (py - a[1]) * (c[0] - a[0])) / area
     w = ((b[0] - a[0]) * (py - a[1]) - (b[1] - a[1]) * (px - a[0])) / area
-    u = max(1.0 - v - w, 0.0)
-    v, w = max(v, 0.0), max(w, 0.0)
-    total = u + v + w
-    return u / total, v / total, w / total
+    u = 1.0 - v - w
+    if u >= 0 and v >= 0 and w >= 0:
+        return u, v, w
+    along_ab, away_ab = _on_segment(px, py, a, b)
+    along_bc, away_bc = _on_segment(px, py, b, c)
+    along_ca, away_ca = _on_segment(px, py, c, a)
+    if away_ab <= away_bc and away_ab <= away_ca:
+        return 1.0 - along_ab, along_ab, 0.0
+    if away_bc <= away_ca:
+        return 0.0, 1.0 - along_bc, along_bc
+    return along_ca, 0.0, 1.0 - along_ca
+
+
+@njit(cache=True, inline="always")
+def _on_segment(px, py, a, b):  # type: ignore[no-untyped-def]
+    """Where on the segment from a to b (0 to 1) a point is nearest, and the squared distance."""
+    dx, dy = b[0] - a[0], b[1] - a[1]
+    along = ((px - a[0]) * dx + (py - a[1]) * dy) / max(dx * dx + dy * dy, 1e-300)
+    along = min(max(along, 0.0), 1.0)
+    return along, (px - a[0] - along * dx) ** 2 + (py - a[1] - along * dy) ** 2
 
 
 @njit(cache=True, parallel=True)

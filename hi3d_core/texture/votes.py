@@ -20,6 +20,7 @@ from ..raster import pixel_matrices, rasterize_triangles
 
 _DEPTH_SCALE = 2  # the z-buffer has this many pixels a picture's pixel, along each axis
 _OPAQUE = 0.95  # pixels with less coverage are edge pixels
+_LEAST_COSINE = 0.05  # of the angle between ray and normal; below, a view does not count
 _DEPTH_STEP = 6.0  # a jump in depth of more than this many pixels is an edge
 
 
@@ -55,7 +56,8 @@ def prepare_witness(mesh: Mesh, views: OrbitViews, feather_pixels: float) -> Wit
         focal = float(fine.intrinsics[view, 0, 0])
         edges = depth_edges(depths[view], focal)
         blocks = edges.reshape(height, _DEPTH_SCALE, width, _DEPTH_SCALE)
-        trust[view] = edge_trust(blocks.any(axis=(1, 3)) | (alphas[view] < _OPAQUE), feather_pixels)
+        mostly = blocks.mean(axis=(1, 3)) >= 0.5
+        trust[view] = edge_trust(mostly | (alphas[view] < _OPAQUE), feather_pixels)
     return Witness(
         images=np.ascontiguousarray(views.images.detach().cpu().float().numpy()),
         alphas=np.ascontiguousarray(alphas),
@@ -68,22 +70,19 @@ def prepare_witness(mesh: Mesh, views: OrbitViews, feather_pixels: float) -> Wit
 
 
 def depth_edges(depths: np.ndarray, focal: float) -> np.ndarray:
-    """(H, W) whether the surface ends or jumps at a pixel.
+    """(H, W) whether the surface is missing or jumps at a pixel.
 
     depths: (H, W) z-depth, 0 for nothing. focal: in pixels. 1 / z is linear in the picture on any
     plane, so its second difference is nought there however steep the plane is.
     """
     empty = depths <= 0
-    inverse = np.where(empty, 0, 1 / np.where(empty, 1, depths))
-    pixel = np.where(empty, 1, depths) / focal
-    limit = _DEPTH_STEP * pixel * inverse * inverse
+    inverse = 1 / np.where(empty, np.nan, depths)
+    limit = _DEPTH_STEP * inverse / focal
     edges = empty.copy()
-    bend = np.zeros_like(inverse)
-    bend[1:-1] = np.abs(inverse[2:] - 2 * inverse[1:-1] + inverse[:-2])
-    edges |= bend > limit
-    bend[:] = 0
-    bend[:, 1:-1] = np.abs(inverse[:, 2:] - 2 * inverse[:, 1:-1] + inverse[:, :-2])
-    return edges | (bend > limit)
+    with np.errstate(invalid="ignore"):  # beside nothing there is no difference to speak of
+        edges[1:-1] |= np.abs(np.diff(inverse, 2, axis=0)) > limit[1:-1]
+        edges[:, 1:-1] |= np.abs(np.diff(inverse, 2, axis=1)) > limit[:, 1:-1]
+    return edges
 
 
 def edge_trust(edges: np.ndarray, feather_pixels: float) -> np.ndarray:
@@ -100,7 +99,8 @@ def edge_trust(edges: np.ndarray, feather_pixels: float) -> np.ndarray:
     window = 2 * int(np.ceil(feather_pixels)) + 1
     reach = np.maximum(ndimage.maximum_filter(distance, window), 1.0)
     share = np.clip((distance - 0.5) / (reach - 0.5), 0, 1)
-    return (share * share * (3 - 2 * share) * reach / feather_pixels).astype(np.float32)
+    thickness = 0.4 + 0.6 * np.minimum(reach / feather_pixels, 1)
+    return (share * share * (3 - 2 * share) * thickness).astype(np.float32)
 
 
 @njit(cache=True, inline="always")
@@ -163,7 +163,6 @@ def _look_up(image, alpha, x, y):  # type: ignore[no-untyped-def]
             green += weight * image[row, column, 1]
             blue += weight * image[row, column, 2]
             cover += weight * alpha[row, column]
-    cover = min(cover, 1.0)
     if cover < 0.5:
         return 0.0, 0.0, 0.0, 0.0
     white = 1.0 - cover
@@ -179,21 +178,22 @@ def cast_vote(  # type: ignore[no-untyped-def]
     The certainty in [0, 1] says whether the view truly looks at the point, the weight also how
     squarely. Returns whether there is a vote.
     """
+    dx = positions[view, 0] - point[0]
+    dy = positions[view, 1] - point[1]
+    dz = positions[view, 2] - point[2]
+    toward = dx * normal[0] + dy * normal[1] + dz * normal[2]
+    if toward <= 0.0:
+        return False
+    distance = np.sqrt(dx * dx + dy * dy + dz * dz)
+    cosine = toward / distance
+    if cosine <= _LEAST_COSINE:
+        return False
     m = matrices[view]
-    x = m[0, 0] * point[0] + m[0, 1] * point[1] + m[0, 2] * point[2] + m[0, 3]
-    y = m[1, 0] * point[0] + m[1, 1] * point[1] + m[1, 2] * point[2] + m[1, 3]
     z = m[2, 0] * point[0] + m[2, 1] * point[1] + m[2, 2] * point[2] + m[2, 3]
     if z <= 1e-6:
         return False
-    dx, dy, dz = (
-        positions[view, 0] - point[0],
-        positions[view, 1] - point[1],
-        positions[view, 2] - point[2],
-    )
-    distance = np.sqrt(dx * dx + dy * dy + dz * dz)
-    cosine = (dx * normal[0] + dy * normal[1] + dz * normal[2]) / distance
-    if cosine <= 0.05:
-        return False
+    x = m[0, 0] * point[0] + m[0, 1] * point[1] + m[0, 2] * point[2] + m[0, 3]
+    y = m[1, 0] * point[0] + m[1, 1] * point[1] + m[1, 2] * point[2] + m[1, 3]
     x, y = x / z, y / z
     certainty = _pixel_trust(trust[view], x, y)
     if certainty <= 0.0:
@@ -204,7 +204,7 @@ def cast_vote(  # type: ignore[no-untyped-def]
     tangent = min(np.sqrt(max(1 - cosine * cosine, 0.0)) / cosine, 8.0)
     certainty *= _share_in_front(depths[view], x, y, z, pixel * (1.0 + 1.5 * tangent))
     # Grazing rays count less and less, down to not at all.
-    certainty *= min((cosine - 0.05) / 0.1, 1.0)
+    certainty *= min((cosine - _LEAST_COSINE) / 0.1, 1.0)
     if certainty < 1e-3:
         return False
     red, green, blue, cover = _look_up(images[view], alphas[view], x, y)

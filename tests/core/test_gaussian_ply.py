@@ -55,11 +55,9 @@ def test_bytes_by_an_independent_reader(tmp_path):
     lines = header.decode().splitlines()
     assert lines[:3] == ["ply", "format binary_little_endian 1.0", "element vertex 5"]
     names = [line.removeprefix("property float ") for line in lines[3:]]
-    rest = [f"f_rest_{k}" for k in range(9)]
-    assert names == (
-        "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2".split() + rest
-        + "opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3".split()
-    )  # fmt: skip
+    first = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"]
+    last = ["opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
+    assert names == [*first, *(f"f_rest_{k}" for k in range(9)), *last]
     for n, values in enumerate(struct.iter_unpack(f"<{len(names)}f", data)):
         row = dict(zip(names, values, strict=True))
         assert [row[k] for k in "xyz"] == pytest.approx(splat.means[n].tolist())

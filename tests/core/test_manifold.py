@@ -28,7 +28,7 @@ def voxel_mesh(filled: np.ndarray) -> Mesh:
                 quad = [corner, corner + u, corner + u + v, corner + v]
                 quads.append(quad if step > 0 else quad[::-1])
     start = 4 * np.arange(len(quads))[:, None]
-    faces = np.concatenate([start + [0, 1, 2], start + [0, 2, 3]])
+    faces = np.concatenate([start + np.array([0, 1, 2]), start + np.array([0, 2, 3])])
     return mesh_of(np.array(quads).reshape(-1, 3), faces)
 
 
@@ -101,7 +101,7 @@ def test_nothing_but_empty_faces_gives_nothing():
 def test_vertices_at_one_place_are_parted_by_a_hair():
     one = trimesh.creation.icosphere(2)
     top = one.vertices[:, 1].max()
-    vertices = np.concatenate([one.vertices, one.vertices + [0, 2 * top, 0]])
+    vertices = np.concatenate([one.vertices, one.vertices + np.array([0, 2 * top, 0])])
     faces = np.concatenate([one.faces, one.faces + len(one.vertices)])
     touching = mesh_of(vertices, faces)
     assert len(merge_positions(touching)[0]) < len(vertices)

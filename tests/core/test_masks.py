@@ -112,6 +112,38 @@ def test_a_grey_object_with_hard_edges_is_no_shadow():
     assert iou(key(image), truth) > 0.995
 
 
+def test_an_outline_that_fades_in_one_place_does_not_make_a_shadow():
+    truth = np.zeros((SIZE, SIZE), np.float32)
+    truth[60:220, 70:190] = 1
+    image = over(RED, truth, 1.0)
+    image[150:220, 70:190] = 0.75
+    fade = np.clip((Y - 195) / 24, 0, 1)[150:220, 110:150, None]
+    image[150:220, 110:150] = 0.75 + 0.25 * fade
+    assert key(image)[160:190, 75:185].min() == 1
+
+
+def through_h264(frames, path, crf):
+    """Frames (V, H, W, 3) in [0, 1] coded and decoded."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        stream.options = {"crf": str(crf)}
+        for frame in np.round(frames * 255).astype(np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        coded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return np.stack(coded).astype(np.float32) / 255
+
+
+def test_compression_rings_are_not_taken_for_the_object(tmp_path):
+    truth = [disk(120 + 6 * step) for step in range(3)]
+    images = np.stack([over(np.float32([0.1, 0.1, 0.4]), alpha, 1.0) for alpha in truth])
+    coded = through_h264(images, tmp_path / "disk.mp4", 32)
+    assert np.abs(coded - images)[0][truth[0] == 0].max() > 15 / 255  # there are rings
+    assert min(iou(key(image), alpha) for image, alpha in zip(coded, truth, strict=True)) > 0.99
+
+
 def test_crumbs_go_and_large_parts_stay():
     truth = np.maximum(disk(90, 128, 50), disk(200, 128, 20))
     image = over(RED, np.maximum(truth, disk(230, 230, 2)), 1.0)
@@ -246,7 +278,7 @@ def test_a_plain_gradient_is_not_called_busy():
 
 
 def test_compressed_renders_are_cut_out(tmp_path):
-    """Rendered objects over white and grey, through H.264, against the renderer's own alpha."""
+    """Rendered objects over white, plain and through H.264, against the renderer's alpha."""
     folder = Path(__file__).parents[3] / "shared" / "eval"
     if not folder.is_dir():
         pytest.skip("needs the evaluation objects (eval/) of the data folder")
@@ -255,17 +287,8 @@ def test_compressed_renders_are_cut_out(tmp_path):
         files = sorted((folder / name / "train").glob("*.png"))[:8:4]
         truth = np.stack([np.asarray(Image.open(file)) for file in files]) / np.float32(255)
         white = over(truth[..., :3], truth[..., 3], 1.0)
-        path = tmp_path / f"{name}.mp4"
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream("libx264", rate=8)
-            stream.width, stream.height, stream.pix_fmt = 512, 512, "yuv420p"
-            stream.options = {"crf": "23"}
-            for frame in np.round(white * 255).astype(np.uint8):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode())
-        with av.open(str(path)) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        for frame, alpha in zip(frames, truth[..., 3], strict=True):
-            found.append(iou(key(frame.astype(np.float32) / 255), alpha))
-    assert np.mean(found) > 0.985
-    assert min(found) > 0.97
+        coded = through_h264(white, tmp_path / f"{name}.mp4", 23)
+        for image, alpha in zip([*white, *coded], [*truth[..., 3]] * 2, strict=True):
+            found.append(iou(key(image), alpha))
+    assert np.mean(found) > 0.99
+    assert min(found) > 0.98

@@ -47,7 +47,9 @@ def test_a_last_one_that_cannot_be_chosen_is_not():
     assert targets.tolist() == [0]
 
 
-@pytest.mark.parametrize("dead", [torch.zeros(5, dtype=torch.bool), torch.ones(5, dtype=torch.bool)])
+@pytest.mark.parametrize(
+    "dead", [torch.zeros(5, dtype=torch.bool), torch.ones(5, dtype=torch.bool)]
+)
 def test_none_dead_or_none_alive_gives_nothing(dead):
     indices, targets = choose_targets(dead, torch.ones(5), torch.Generator())
     assert len(indices) == len(targets) == 0

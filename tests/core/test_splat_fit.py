@@ -39,7 +39,7 @@ def test_views_in_between_are_predicted(fitted):
     start = initial_gaussians(scene.ball_points(600), views)
     before = psnr(render_views(start, truth.cameras).images, truth.images)
     after = psnr(rendered.images, truth.images)
-    assert after > 27  # hard edges of one ray a pixel keep it from more
+    assert after > 27
     assert after > before + 3
     error = (rendered.alphas - truth.alphas).abs()
     assert float(error.mean()) < 0.02
@@ -110,8 +110,12 @@ def test_a_picture_that_is_cut_sees_the_same_rays():
     for view, picture in enumerate(pictures):
         assert picture.camera.width < 64
         cut = render_views(gaussians, picture.camera)
-        left = round(float(views.cameras.intrinsics[view, 0, 2] - picture.camera.intrinsics[0, 0, 2]))
-        top = round(float(views.cameras.intrinsics[view, 1, 2] - picture.camera.intrinsics[0, 1, 2]))
+        left = round(
+            float(views.cameras.intrinsics[view, 0, 2] - picture.camera.intrinsics[0, 0, 2])
+        )
+        top = round(
+            float(views.cameras.intrinsics[view, 1, 2] - picture.camera.intrinsics[0, 1, 2])
+        )
         window = (slice(top, top + picture.camera.height), slice(left, left + picture.camera.width))
         torch.testing.assert_close(cut.alphas[0], whole.alphas[view][window], atol=1e-4, rtol=0)
         assert torch.equal(picture.alpha, views.alphas[view][window])

@@ -88,7 +88,9 @@ def test_cameras_at_one_place_give_that_place():
 def test_looked_at_point():
     target = (0.3, -0.2, 0.5)
     cameras = cameras_at([[2, 0, 0], [0, 1, 2], [-1, 1, -2]], target)
-    torch.testing.assert_close(looked_at_point(cameras), torch.tensor(target).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        looked_at_point(cameras), torch.tensor(target).double(), atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize(("views", "count"), [(1, 4), (4, -1)])
@@ -112,7 +114,9 @@ def test_views_of_a_red_ball():
     for image, alpha, depth in zip(views.images, views.alphas, views.depths, strict=True):
         assert float(alpha[15, 15]) == pytest.approx(0.95, abs=1e-5)
         # Over white: red, with what shows through it.
-        torch.testing.assert_close(image[15, 15], torch.tensor([1.0, 0.05, 0.05]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            image[15, 15], torch.tensor([1.0, 0.05, 0.05]), atol=1e-5, rtol=0
+        )
         torch.testing.assert_close(image[0, 0], torch.ones(3))
         assert float(depth[15, 15]) == pytest.approx(1.5, abs=1e-5)
         assert (depth[alpha <= 0.5] == 0).all()

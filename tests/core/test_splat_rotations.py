@@ -11,9 +11,13 @@ def test_quaternions_and_matrices_are_inverse():
     half_turns = torch.tensor([[0.0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0]]).double()
     q = torch.cat([q, half_turns])
     matrices = matrices_from_quaternions(q)
-    torch.testing.assert_close(matrices @ matrices.transpose(1, 2), torch.eye(3).double().expand(204, 3, 3))
+    torch.testing.assert_close(
+        matrices @ matrices.transpose(1, 2), torch.eye(3).double().expand(204, 3, 3)
+    )
     back = quaternions_from_matrices(matrices)
     torch.testing.assert_close((back * q).sum(dim=1).abs(), torch.ones(204, dtype=torch.float64))
     # A quarter turn about y takes z to x.
     turn = matrices_from_quaternions(torch.tensor([[0.5**0.5, 0, 0.5**0.5, 0]]))[0]
-    torch.testing.assert_close(turn @ torch.tensor([0.0, 0, 1]), torch.tensor([1.0, 0, 0]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        turn @ torch.tensor([0.0, 0, 1]), torch.tensor([1.0, 0, 0]), atol=1e-6, rtol=0
+    )

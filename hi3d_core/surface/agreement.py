@@ -1,0 +1,75 @@
+"""How well the views' silhouettes agree with each other.
+
+The visual hull lies inside every silhouette. Where exact views are given it also fills them all;
+views that a generator painted one by one carve each other, and the hull misses a rim of each
+silhouette. The share that it still fills tells the two kinds apart without looking at colours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numba import njit, prange
+
+from ..datatypes import OrbitViews
+from .fit import SurfaceConfig
+from .hull import FloatArray, Placement, hull_distance
+from .rays import Rays
+from .render import clip_to_grid, trilinear
+
+_NODES = 128  # of the hull's grid, on the longest side
+_PICTURE = 128  # pixels
+
+
+def silhouette_agreement(views: OrbitViews, placement: Placement) -> float:
+    """The share of the silhouettes' area that the hull of all of them fills, in [0, 1].
+
+    views: in the placement's local frame.
+    """
+    grid = placement.grid(_NODES)
+    distance = hull_distance(views, grid) / np.float32(grid.voxel)
+    rays = Rays.from_views(views, _PICTURE).in_grid(grid)
+    origins, directions, _, alphas, _ = rays.pick(np.flatnonzero(rays.alphas > 0.5))
+    return float(_share_hit(origins, directions, alphas, distance))
+
+
+def suited_to(config: SurfaceConfig, agreement: float) -> SurfaceConfig:
+    """The settings for views that agree this well: `config` itself for exact ones.
+
+    Where views disagree the colours of each pull the surface its own way and emboss it with
+    noise, so it is smoothed more; and silhouettes carve thin parts off each other, so they are
+    given slack. Between the two limits the smoothness grows geometrically.
+    """
+    doubt = float(np.clip((_EXACT - agreement) / (_EXACT - _WORST), 0, 1))
+    return replace(
+        config,
+        smoothness_weight=config.smoothness_weight * _SMOOTHEST**doubt,
+        slack_pixels=config.slack_pixels + _SLACK_PIXELS * doubt,
+    )
+
+
+# Measured: renders of meshes agree to .9998 or better, also as compressed video; generated
+# orbits, and renders warped by 2.5 pixels, to .981 to .991.
+_EXACT, _WORST = 0.998, 0.982
+_SMOOTHEST = 10.0  # times as smooth as exact views, at the worst
+_SLACK_PIXELS = 1.5
+
+
+@njit(parallel=True, cache=True, fastmath=True)
+def _share_hit(
+    origins: FloatArray, directions: FloatArray, weights: FloatArray, distance: FloatArray
+) -> float:
+    """Weighted share of rays that meet the inside of a distance in voxels."""
+    met = np.zeros(len(origins))
+    for r in prange(len(origins)):
+        o, d = origins[r], directions[r]
+        t, leave = clip_to_grid(o, d, distance.shape)
+        while t < leave:
+            f = trilinear(distance, o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2])
+            # A quarter voxel: a ray that grazes a thin part may step past its exact inside.
+            if f < 0.25:
+                met[r] = weights[r]
+                break
+            t += max(f * 0.7, 0.25)
+    return met.sum() / weights.sum()

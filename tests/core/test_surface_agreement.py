@@ -1,0 +1,41 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hi3d_core.cameras import Cameras
+from hi3d_core.surface.agreement import silhouette_agreement, suited_to
+from hi3d_core.surface.fit import SurfaceConfig
+from hi3d_core.surface.hull import locate
+
+from .synthetic import sphere_views
+
+
+def _agreement(views) -> float:
+    placement = locate(views)
+    cameras = views.cameras.in_frame(placement.center, placement.scale)
+    return silhouette_agreement(replace(views, cameras=cameras), placement)
+
+
+def test_exact_views_agree():
+    assert _agreement(sphere_views(Cameras.orbit(12, 10, width=256, height=256))) > 0.999
+
+
+def test_each_view_shifted_its_own_way_disagrees_by_about_the_shift():
+    views = sphere_views(Cameras.orbit(12, 10, width=256, height=256))
+    generator = torch.Generator().manual_seed(0)
+    shifts = torch.randint(-3, 4, (12, 2), generator=generator).tolist()
+    alphas = torch.stack([a.roll(s, (0, 1)) for a, s in zip(views.alphas, shifts, strict=True)])
+    images = torch.stack([i.roll(s, (0, 1)) for i, s in zip(views.images, shifts, strict=True)])
+    # A ball 150 pixels wide loses a rim of a pixel or two: between half and six per cent.
+    assert 0.94 < _agreement(replace(views, images=images, alphas=alphas)) < 0.995
+
+
+def test_exact_views_keep_their_settings_and_doubt_only_ever_softens():
+    config = SurfaceConfig()
+    assert suited_to(config, 0.9995) == config
+    levels = [suited_to(config, a) for a in (0.9995, 0.99, 0.985, 0.9, 0.0)]
+    weights = [level.smoothness_weight for level in levels]
+    assert weights == sorted(weights)
+    assert weights[-1] == pytest.approx(10 * config.smoothness_weight)
+    assert levels[-1].slack_pixels > levels[1].slack_pixels > 0

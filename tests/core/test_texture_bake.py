@@ -1,0 +1,245 @@
+"""Bake known colours from known views, and find them again in the texture."""
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from hi3d_core.cameras import Cameras
+from hi3d_core.datatypes import Mesh, OrbitViews
+from hi3d_core.raster import rasterize_triangles
+from hi3d_core.render import render_mesh
+from hi3d_core.texture import TextureConfig, bake, bake_texture, project_vertex_colors
+from hi3d_core.texture.texels import find_texels, surface_points
+from hi3d_core.unwrap import unwrap
+
+PICTURE = 128
+FINE = 4
+SIZE = 256
+CONFIG = TextureConfig(size=SIZE)
+
+
+def mesh_of(made: trimesh.Trimesh) -> Mesh:
+    made.merge_vertices()
+    return Mesh(
+        torch.tensor(np.array(made.vertices), dtype=torch.float32),
+        torch.tensor(np.array(made.faces)).long(),
+    )
+
+
+def ball(radius: float = 0.45) -> Mesh:
+    return mesh_of(trimesh.creation.icosphere(4, radius))
+
+
+def waves(points: torch.Tensor) -> torch.Tensor:
+    """A smooth colour for every place in the world, away from white and black."""
+    phase = torch.tensor([0.0, 1.0, 2.0])
+    return 0.45 + 0.25 * torch.sin(6 * points + phase)
+
+
+def views_of(mesh: Mesh, cameras: Cameras, paint=waves, gains=None) -> OrbitViews:
+    """Pictures of a mesh whose colour is a function of the place, averaged over FINE x FINE."""
+    fine = cameras.resized(cameras.width * FINE, cameras.height * FINE)
+    fragments = rasterize_triangles(mesh.vertices, mesh.faces, fine)
+    colors = paint(fragments.interpolate(mesh.vertices, mesh.faces))
+    if gains is not None:
+        colors = (colors * gains[:, None, None]).clamp(0, 1)
+    seen = (fragments.faces >= 0).float()[..., None]
+    both = torch.cat([colors * seen + 1 - seen, seen], dim=-1)
+    shape = (len(cameras), cameras.height, FINE, cameras.width, FINE, 4)
+    both = both.reshape(shape).mean(dim=(2, 4))
+    return OrbitViews(both[..., :3], both[..., 3], cameras)
+
+
+def orbit(n: int = 12, elevation: float = 15.0) -> Cameras:
+    return Cameras.orbit(n, elevation, width=PICTURE, height=PICTURE)
+
+
+def texel_places(mesh: Mesh) -> tuple[np.ndarray, torch.Tensor]:
+    uvs, faces = mesh.uvs.double().numpy(), mesh.faces.numpy()
+    texels, owners = find_texels(uvs, faces, SIZE)
+    places = surface_points(texels, owners, SIZE, uvs, mesh.vertices.double().numpy(), faces)
+    return texels, torch.from_numpy(places)
+
+
+@pytest.fixture(scope="module")
+def painted_ball():
+    mesh = unwrap(ball(), SIZE)
+    return bake(mesh, views_of(mesh, orbit()), CONFIG)
+
+
+def test_seen_texels_have_the_colour_of_their_place(painted_ball):
+    texels, places = texel_places(painted_ball.mesh)
+    sure = painted_ball.certainties.reshape(-1)[texels] > 0.99
+    assert sure.float().mean() > 0.6
+    error = (painted_ball.mesh.texture.reshape(-1, 3)[texels] - waves(places)).abs()
+    assert float(error[sure].mean()) < 0.004
+    assert float(error[sure].max()) < 0.03
+
+
+def test_unseen_texels_continue_what_is_around_them(painted_ball):
+    """No view shows the underside: it stays in the range of the colours at its border."""
+    texels, places = texel_places(painted_ball.mesh)
+    certainties = painted_ball.certainties.reshape(-1)[texels]
+    colors = painted_ball.mesh.texture.reshape(-1, 3)[texels]
+    below = places[:, 1] < -0.42
+    assert float(certainties[below].max()) == 0
+    rim = (certainties > 0.5) & (places[:, 1] < -0.2)
+    assert (colors[below] >= colors[rim].amin(0) - 0.02).all()
+    assert (colors[below] <= colors[rim].amax(0) + 0.02).all()
+    # White behind the object is 0.3 away from its brightest colour: none of it got in.
+    assert float(colors.amax()) < 0.72
+
+
+def test_gaps_between_charts_are_filled(painted_ball):
+    """Filtering at a chart's border must not pull in what lies beyond it."""
+    texture, covered = painted_ball.mesh.texture, painted_ball.covered
+    assert not covered.all()
+    assert float(texture[~covered].amin()) > 0.15
+    assert float(texture[~covered].amax()) < 0.72
+
+
+def test_textured_mesh_looks_like_the_views(painted_ball):
+    """The whole round, with the renderer as a second reader of uvs and texture."""
+    cameras = Cameras.orbit(5, 25.0, width=PICTURE, height=PICTURE, start_azimuth_degrees=11)
+    seen = render_mesh(painted_ball.mesh, cameras, supersample=FINE)
+    truth = views_of(painted_ball.mesh, cameras)
+    error = (seen.images - truth.images).square().mean()
+    assert -10 * np.log10(float(error)) > 40
+
+
+def test_two_bakes_are_equal_to_the_bit(painted_ball):
+    again = bake(painted_ball.mesh, views_of(painted_ball.mesh, orbit()), CONFIG)
+    assert torch.equal(again.mesh.texture, painted_ball.mesh.texture)
+
+
+def test_equal_views_get_gains_of_exactly_one(painted_ball):
+    assert torch.equal(painted_ball.gains, torch.ones(12, 3))
+
+
+def test_planted_gains_are_undone():
+    mesh = unwrap(ball(), SIZE)
+    generator = torch.Generator().manual_seed(0)
+    planted = 0.8 + 0.4 * torch.rand(12, 3, generator=generator)
+    planted = planted / planted.log().mean(0).exp()
+    views = views_of(mesh, orbit(), gains=planted)
+    baked = bake(mesh, views, CONFIG)
+    product = baked.gains * planted
+    assert float((product / product.mean(0) - 1).abs().max()) < 0.015
+    texels, places = texel_places(mesh)
+    sure = baked.certainties.reshape(-1)[texels] > 0.99
+    error = (baked.mesh.texture.reshape(-1, 3)[texels] - waves(places)).abs()[sure]
+    assert float(error.mean()) < 0.01
+    left_alone = bake_texture(mesh, views, TextureConfig(size=SIZE, level=False))
+    worse = (left_alone.texture.reshape(-1, 3)[texels] - waves(places)).abs()[sure]
+    assert float(error.mean()) < 0.3 * float(worse.mean())
+
+
+def test_what_stands_behind_does_not_take_the_colour_in_front():
+    """A red screen stands between the first cameras and a green wall."""
+    screen = trimesh.creation.box((0.3, 0.3, 0.02)).apply_translation((0, 0, 0.25))
+    wall = trimesh.creation.box((0.9, 0.9, 0.02)).apply_translation((0, 0, -0.1))
+    both = trimesh.util.concatenate([screen.subdivide().subdivide(), wall.subdivide().subdivide()])
+    mesh = unwrap(mesh_of(both), SIZE)
+
+    def paint(points: torch.Tensor) -> torch.Tensor:
+        is_screen = (points[..., 2:] > 0.1).float()
+        return is_screen * torch.tensor([0.9, 0.1, 0.1]) + (1 - is_screen) * torch.tensor(
+            [0.1, 0.8, 0.1]
+        )
+
+    cameras = Cameras.orbit(24, 10.0, width=PICTURE, height=PICTURE)[[23, 0, 1]]
+    baked = bake(mesh, views_of(mesh, cameras, paint), CONFIG)
+    texels, places = texel_places(mesh)
+    colors = baked.mesh.texture.reshape(-1, 3)[texels]
+    seen = baked.certainties.reshape(-1)[texels] > 0.99
+    wall_front = seen & (places[:, 2] < 0)
+    screen_front = seen & (places[:, 2] > 0.255)
+    assert wall_front.sum() > 1000
+    assert screen_front.sum() > 100
+    assert float(colors[wall_front, 0].max()) < 0.15
+    assert float(colors[screen_front, 0].min()) > 0.8
+    # On the wall straight behind the screen's middle no camera's ray ends.
+    hidden = (places[:, 2].abs() < 0.095) & (places[:, :2].norm(dim=1) < 0.03)
+    assert hidden.any()
+    assert float(baked.certainties.reshape(-1)[texels][hidden].max()) < 0.01
+
+
+def test_geometry_that_is_a_little_too_big_gets_no_white_fringe():
+    """The mesh reaches one and a half pixels past the pictures' outline all around."""
+    true = ball()
+    views = views_of(true, orbit(), paint=lambda p: torch.full_like(p, 0.3))
+    pixel = 1.5 / float(views.cameras.intrinsics[0, 0, 0])
+    mesh = unwrap(ball(0.45 + 1.5 * pixel), SIZE)
+    texture = bake_texture(mesh, views, CONFIG).texture
+    assert float((texture - 0.3).abs().max()) < 0.02
+
+
+def test_a_view_that_disagrees_is_outvoted():
+    mesh = unwrap(ball(), SIZE)
+    views = views_of(mesh, orbit(24))
+    images = views.images.clone()
+    spot = slice(PICTURE // 2 - 12, PICTURE // 2 + 12)
+    images[5, spot, spot] = torch.tensor([1.0, 0.0, 1.0])
+    spoiled = OrbitViews(images, views.alphas, views.cameras)
+    texels, places = texel_places(mesh)
+    error = (
+        bake_texture(mesh, spoiled, CONFIG).texture.reshape(-1, 3)[texels] - waves(places)
+    ).abs()
+    front = places @ views.cameras.forwards[5] < -0.4
+    assert float(error[front].mean()) < 0.03
+
+
+def test_thin_parts_are_seen_although_they_are_all_edge():
+    rod = trimesh.creation.cylinder(0.012, 0.9, sections=24).subdivide().subdivide()
+    mesh = unwrap(
+        mesh_of(rod.apply_transform(trimesh.transformations.rotation_matrix(1.57, [1, 0, 0]))), SIZE
+    )
+    baked = bake(mesh, views_of(mesh, orbit(), paint=lambda p: torch.full_like(p, 0.25)), CONFIG)
+    texels, _ = texel_places(mesh)
+    assert float(baked.certainties.reshape(-1)[texels].gt(0.2).float().mean()) > 0.5
+    assert float((baked.mesh.texture - 0.25).abs().max()) < 0.05
+
+
+def test_vertex_colours_agree_with_the_texture():
+    mesh = ball()
+    colored = project_vertex_colors(mesh, views_of(mesh, orbit()), CONFIG)
+    upper = (mesh.vertices[:, 1] > -0.2) & (mesh.vertices[:, 1] < 0.3)
+    error = (colored.vertex_colors - waves(mesh.vertices)).abs()[upper]
+    assert float(error.max()) < 0.03
+
+
+def test_nothing_seen_gives_grey_not_white():
+    mesh = unwrap(ball(), SIZE)
+    cameras = orbit(3)
+    blank = OrbitViews(
+        torch.ones(3, PICTURE, PICTURE, 3), torch.zeros(3, PICTURE, PICTURE), cameras
+    )
+    baked = bake(mesh, blank, CONFIG)
+    assert float(baked.certainties.max()) == 0
+    assert torch.allclose(baked.mesh.texture, torch.tensor(0.5))
+
+
+def test_progress_is_told_and_can_cancel():
+    mesh = unwrap(ball(), SIZE)
+    views = views_of(mesh, orbit(3))
+    calls = []
+    bake_texture(mesh, views, CONFIG, on_step=lambda *step: calls.append(step))
+    assert calls[-1][0] == calls[-1][1] == len(calls)
+
+    def cancel(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bake_texture(mesh, views, CONFIG, on_step=cancel)
+
+
+def test_refuses_what_it_cannot_texture():
+    views = views_of(ball(), orbit(3))
+    with pytest.raises(ValueError, match="unwrap it first"):
+        bake_texture(ball(), views, CONFIG)
+    empty = Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, 2))
+    with pytest.raises(ValueError, match="no faces"):
+        bake_texture(empty, views, CONFIG)
+    with pytest.raises(ValueError, match="texture size is 5"):
+        TextureConfig(size=5)
