@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parsed.run(parsed)
     except KeyboardInterrupt:
-        return _say("cancelled; nothing was written", 130)
+        return _say("cancelled; no half-written file is left", 130)
     except (ValueError, OSError, MissingDependency) as error:
         return _say(f"error: {error}", 2)
     except MemoryError:

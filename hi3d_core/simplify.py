@@ -6,8 +6,7 @@ collapsed only if the link condition holds (Topology Preserving Edge Contraction
 and only if no triangle around it turns over.
 
 Each vertex keeps a linked list of its corners (corner 3 f + k is vertex k of face f), so that
-merging two vertices is joining two lists. The queue is a binary heap with stale entries: an entry
-is dropped when one of its ends has moved since (its stamp changed).
+merging two vertices is joining two lists.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import numba
 import numpy as np
 import torch
 
+from .collapse_queue import drop_stale, pop, push
 from .datatypes import Mesh
 
 # Weak pull of each vertex to its own place, relative to its planes' weight: makes the best
@@ -77,7 +77,7 @@ def _collapse(
             u, v = face[f, k], face[f, (k + 1) % 3]
             if u < v:  # in a closed manifold each edge is met once in this direction
                 price = _best_place(position, quadric, u, v, shortest_squared, place)
-                size = _push(cost, ends, size, price, u, v, 0, 0)
+                size = push(cost, ends, size, price, u, v, 0, 0)
     alive = face_count
     mark = np.zeros(vertex_count, dtype=np.int64)
     round_number = 0
@@ -87,7 +87,7 @@ def _collapse(
             break
         price = cost[0]
         u, v, stamp_u, stamp_v = ends[0]
-        size = _pop(cost, ends, size)
+        size = pop(cost, ends, size)
         if stamp[u] != stamp_u or stamp[v] != stamp_v:
             continue
         _best_place(position, quadric, u, v, shortest_squared, place)
@@ -124,11 +124,11 @@ def _collapse(
             neighbours = np.empty(2 * count, dtype=np.int32)
             count = _ring(face, face_alive, head, tail, following, u, mark, neighbours)
         if size + count > len(cost):
-            cost, ends, size = _drop_stale(cost, ends, size, stamp, count)
+            cost, ends, size = drop_stale(cost, ends, size, stamp, count)
         for i in range(count):
             w = neighbours[i]
             price = _best_place(position, quadric, u, w, shortest_squared, place)
-            size = _push(cost, ends, size, price, u, w, stamp[u], stamp[w])
+            size = push(cost, ends, size, price, u, w, stamp[u], stamp[w])
     return _compact(position, face, face_alive, alive)
 
 
@@ -363,73 +363,6 @@ def _ring(
         corner = following[corner]
     tail[u] = previous
     return count
-
-
-@numba.njit(cache=True)
-def _push(
-    cost: np.ndarray,
-    ends: np.ndarray,
-    size: int,
-    price: float,
-    u: int,
-    v: int,
-    stamp_u: int,
-    stamp_v: int,
-) -> int:
-    i = size
-    while i > 0:
-        parent = (i - 1) // 2
-        if cost[parent] <= price:
-            break
-        cost[i] = cost[parent]
-        ends[i] = ends[parent]
-        i = parent
-    cost[i] = price
-    ends[i, 0], ends[i, 1], ends[i, 2], ends[i, 3] = u, v, stamp_u, stamp_v
-    return size + 1
-
-
-@numba.njit(cache=True)
-def _pop(cost: np.ndarray, ends: np.ndarray, size: int) -> int:
-    """Remove the cheapest entry, at 0; returns the new size."""
-    size -= 1
-    price = cost[size]
-    i = 0
-    while True:
-        child = 2 * i + 1
-        if child >= size:
-            break
-        if child + 1 < size and cost[child + 1] < cost[child]:
-            child += 1
-        if cost[child] >= price:
-            break
-        cost[i] = cost[child]
-        ends[i] = ends[child]
-        i = child
-    cost[i] = price
-    ends[i] = ends[size]
-    return size
-
-
-@numba.njit(cache=True)
-def _drop_stale(
-    cost: np.ndarray, ends: np.ndarray, size: int, stamp: np.ndarray, room: int
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Rebuild the heap without the entries whose ends have moved, with room for more."""
-    kept = 0
-    for i in range(size):
-        u, v = ends[i, 0], ends[i, 1]
-        if stamp[u] == ends[i, 2] and stamp[v] == ends[i, 3]:
-            kept += 1
-    capacity = max(len(cost), 2 * (kept + room))
-    new_cost = np.empty(capacity, dtype=np.float64)
-    new_ends = np.empty((capacity, 4), dtype=np.int32)
-    filled = 0
-    for i in range(size):
-        u, v, stamp_u, stamp_v = ends[i]
-        if stamp[u] == stamp_u and stamp[v] == stamp_v:
-            filled = _push(new_cost, new_ends, filled, cost[i], u, v, stamp_u, stamp_v)
-    return new_cost, new_ends, filled
 
 
 @numba.njit(cache=True)

@@ -7,6 +7,13 @@ import torch
 import xatlas
 
 from .datatypes import Mesh
+from .mesh import measure_area
+
+# A chart covers at most this share of the surface, or this many faces' worth of it. xatlas grows
+# charts in more than linear time: on 50,000 faces the limit makes it several times faster and
+# costs about a tenth of the atlas.
+_LARGEST_CHART = 1 / 120
+_LARGEST_CHART_FACES = 400
 
 
 def unwrap(mesh: Mesh, texture_size: int = 2048) -> Mesh:
@@ -34,7 +41,10 @@ def unwrap(mesh: Mesh, texture_size: int = 2048) -> Mesh:
     packing.resolution = texture_size
     packing.padding = padding_pixels(texture_size)
     packing.bilinear = True
-    atlas.generate(xatlas.ChartOptions(), packing)
+    charts = xatlas.ChartOptions()
+    share = max(_LARGEST_CHART, _LARGEST_CHART_FACES / len(faces))
+    charts.max_chart_area = share * measure_area(mesh)
+    atlas.generate(charts, packing)
     source, indices, uvs = atlas.get_mesh(0)
     origin = torch.from_numpy(source.astype(np.int64)).to(mesh.vertices.device)
     colors = None if mesh.vertex_colors is None else mesh.vertex_colors[origin]

@@ -85,19 +85,20 @@ def tile_lists(order, ranges, touched, columns, rows):
 
 
 @numba.njit(cache=True)
-def share_tiles(tile_starts, workers):
+def share_tiles(counts, longest_first, workers):
     """Deal the tiles to workers so that each gets about the same number of Gaussians.
 
-    The longest list first, always to the worker that has least. Returns tiles (T,) and
-    starts (workers + 1,).
+    counts: (T,) lengths of the tiles' lists; longest_first: (T,) tiles in that order. Always the
+    next one to the worker that has least. Returns tiles (T,) and starts (workers + 1,).
     """
-    counts = tile_starts[1:] - tile_starts[:-1]
-    longest_first = np.argsort(-counts, kind="mergesort")
     load = np.zeros(workers, np.int64)
     owner = np.empty(len(counts), np.int64)
     starts = np.zeros(workers + 1, np.int64)
     for tile in longest_first:
-        worker = np.argmin(load)
+        worker = 0
+        for other in range(1, workers):
+            if load[other] < load[worker]:
+                worker = other
         owner[tile] = worker
         load[worker] += counts[tile] + 8  # an empty tile costs a little too
         starts[worker + 1] += 1

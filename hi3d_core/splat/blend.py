@@ -13,7 +13,8 @@ pixels that the compiler turns into vector instructions: no branches inside, pix
 ellipse get alpha 0, and a block may run over the tile's edge into padding. `lanes` is an argument
 that always holds LANES: were it a constant, LLVM would unroll the loop before vectorizing it.
 
-The same source serves float32 and float64; constants take the arrays' type.
+The same source serves float32 and float64; constants take the arrays' type. List positions are
+kept as floats beside the pixels: exact for up to 16 million Gaussians on a tile.
 """
 
 # mypy: allow-untyped-defs
@@ -168,6 +169,41 @@ def _blend_gaussian(buffer, index, feature, top, left, bottom, right):
             buffer[i + _D] += weight * depth
 
 
+@numba.njit(cache=True, fastmath=_FAST, error_model="numpy")
+def _blend_share(
+    worker, features, tile_starts, gaussians, shared_tiles, share_starts,
+    picture, transmittance, ends,
+):  # fmt: skip
+    """Draw one worker's tiles. (Kept out of the parallel function, which compiles slowly.)"""
+    height, width = transmittance.shape
+    columns = (width + TILE - 1) // TILE
+    real = features.dtype.type
+    buffer = np.empty(TILE * _FORWARD_ROW, features.dtype)
+    for share in range(share_starts[worker], share_starts[worker + 1]):
+        tile = shared_tiles[share]
+        begin, count = tile_starts[tile], tile_starts[tile + 1] - tile_starts[tile]
+        if count == 0:
+            continue
+        top, left = tile // columns * TILE, tile % columns * TILE
+        bottom, right = min(top + TILE, height), min(left + TILE, width)
+        buffer.fill(real(0))
+        for row in range(TILE):
+            for x in range(_STRIDE):
+                buffer[np.uint64(row * _FORWARD_ROW + x) + _T] = real(1)
+        for index in range(count):
+            n = gaussians[begin + index]
+            _blend_gaussian(buffer, index, features[n], top, left, bottom, right)
+        for y in range(top, bottom):
+            for x in range(left, right):
+                at = np.uint64((y - top) * _FORWARD_ROW + x - left)
+                transmittance[y, x] = abs(buffer[at + _T])
+                ends[y, x] = count if buffer[at + _T] > 0 else int(buffer[at + _END])
+                picture[y, x, 0] = buffer[at + _R]
+                picture[y, x, 1] = buffer[at + _G]
+                picture[y, x, 2] = buffer[at + _B]
+                picture[y, x, 3] = buffer[at + _D]
+
+
 @numba.njit(cache=True, parallel=True)
 def blend(features, tile_starts, gaussians, shared_tiles, share_starts, width, height):
     """Draw the tiles' Gaussians.
@@ -180,33 +216,11 @@ def blend(features, tile_starts, gaussians, shared_tiles, share_starts, width, h
     picture = np.zeros((height, width, 4), features.dtype)
     transmittance = np.ones((height, width), features.dtype)
     ends = np.zeros((height, width), np.int32)
-    columns = (width + TILE - 1) // TILE
     for worker in numba.prange(len(share_starts) - 1):
-        real = features.dtype.type
-        buffer = np.empty(TILE * _FORWARD_ROW, features.dtype)
-        for share in range(share_starts[worker], share_starts[worker + 1]):
-            tile = shared_tiles[share]
-            begin, count = tile_starts[tile], tile_starts[tile + 1] - tile_starts[tile]
-            if count == 0:
-                continue
-            top, left = tile // columns * TILE, tile % columns * TILE
-            bottom, right = min(top + TILE, height), min(left + TILE, width)
-            buffer[:] = real(0)
-            for row in range(TILE):
-                for x in range(_STRIDE):
-                    buffer[np.uint64(row * _FORWARD_ROW + x) + _T] = real(1)
-            for index in range(count):
-                n = gaussians[begin + index]
-                _blend_gaussian(buffer, index, features[n], top, left, bottom, right)
-            for y in range(top, bottom):
-                for x in range(left, right):
-                    at = np.uint64((y - top) * _FORWARD_ROW + x - left)
-                    transmittance[y, x] = abs(buffer[at + _T])
-                    ends[y, x] = count if buffer[at + _T] > 0 else int(buffer[at + _END])
-                    picture[y, x, 0] = buffer[at + _R]
-                    picture[y, x, 1] = buffer[at + _G]
-                    picture[y, x, 2] = buffer[at + _B]
-                    picture[y, x, 3] = buffer[at + _D]
+        _blend_share(
+            worker, features, tile_starts, gaussians, shared_tiles, share_starts,
+            picture, transmittance, ends,
+        )  # fmt: skip
     return picture, transmittance, ends
 
 
@@ -272,6 +286,51 @@ def _blend_gaussian_backward(buffer, sums, lanes, index, feature, top, left, bot
                 sums[k + _S_DEPTH] += weight * d_depth
 
 
+@numba.njit(cache=True, fastmath=_FAST, error_model="numpy")
+def _blend_share_backward(
+    worker, features, tile_starts, gaussians, slots, shared_tiles, share_starts,
+    transmittance, ends, d_picture, d_alpha, lanes, gradients,
+):  # fmt: skip
+    """Write the gradients of one worker's tiles."""
+    height, width = transmittance.shape
+    columns = (width + TILE - 1) // TILE
+    real = features.dtype.type
+    buffer = np.empty(TILE * _BACKWARD_ROW, features.dtype)
+    sums = np.empty(SLOT * LANES, features.dtype)
+    for share in range(share_starts[worker], share_starts[worker + 1]):
+        tile = shared_tiles[share]
+        begin = tile_starts[tile]
+        if tile_starts[tile + 1] == begin:
+            continue
+        top, left = tile // columns * TILE, tile % columns * TILE
+        bottom, right = min(top + TILE, height), min(left + TILE, width)
+        buffer.fill(real(0))
+        deepest = 0
+        for y in range(top, bottom):
+            for x in range(left, right):
+                at = np.uint64((y - top) * _BACKWARD_ROW + x - left)
+                buffer[at + _T] = transmittance[y, x]
+                buffer[at + _END] = real(ends[y, x])
+                deepest = max(deepest, ends[y, x])
+                buffer[at + _GR] = d_picture[y, x, 0]
+                buffer[at + _GG] = d_picture[y, x, 1]
+                buffer[at + _GB] = d_picture[y, x, 2]
+                buffer[at + _GD] = d_picture[y, x, 3]
+                buffer[at + _GA] = d_alpha[y, x]
+        for index in range(deepest - 1, -1, -1):
+            n = gaussians[begin + index]
+            sums.fill(real(0))
+            _blend_gaussian_backward(
+                buffer, sums, lanes, index, features[n], top, left, bottom, right
+            )
+            slot = slots[begin + index]
+            for k in range(SLOT):
+                total = real(0)
+                for lane in range(LANES):
+                    total += sums[k * LANES + lane]
+                gradients[slot, k] = total
+
+
 @numba.njit(cache=True, parallel=True)
 def blend_backward(
     features, tile_starts, gaussians, slots, shared_tiles, share_starts,
@@ -288,43 +347,10 @@ def blend_backward(
 
     Returns (M, SLOT) float64, by slot; the rows of Gaussians that touch nothing are 0.
     """
-    height, width = transmittance.shape
     gradients = np.zeros((len(gaussians), SLOT), features.dtype)
-    columns = (width + TILE - 1) // TILE
     for worker in numba.prange(len(share_starts) - 1):
-        real = features.dtype.type
-        buffer = np.empty(TILE * _BACKWARD_ROW, features.dtype)
-        sums = np.empty(SLOT * LANES, features.dtype)
-        for share in range(share_starts[worker], share_starts[worker + 1]):
-            tile = shared_tiles[share]
-            begin = tile_starts[tile]
-            if tile_starts[tile + 1] == begin:
-                continue
-            top, left = tile // columns * TILE, tile % columns * TILE
-            bottom, right = min(top + TILE, height), min(left + TILE, width)
-            buffer[:] = real(0)
-            deepest = 0
-            for y in range(top, bottom):
-                for x in range(left, right):
-                    at = np.uint64((y - top) * _BACKWARD_ROW + x - left)
-                    buffer[at + _T] = transmittance[y, x]
-                    buffer[at + _END] = real(ends[y, x])
-                    deepest = max(deepest, ends[y, x])
-                    buffer[at + _GR] = d_picture[y, x, 0]
-                    buffer[at + _GG] = d_picture[y, x, 1]
-                    buffer[at + _GB] = d_picture[y, x, 2]
-                    buffer[at + _GD] = d_picture[y, x, 3]
-                    buffer[at + _GA] = d_alpha[y, x]
-            for index in range(deepest - 1, -1, -1):
-                n = gaussians[begin + index]
-                sums[:] = real(0)
-                _blend_gaussian_backward(
-                    buffer, sums, lanes, index, features[n], top, left, bottom, right
-                )
-                slot = slots[begin + index]
-                for k in range(SLOT):
-                    total = real(0)
-                    for lane in range(LANES):
-                        total += sums[k * LANES + lane]
-                    gradients[slot, k] = total
+        _blend_share_backward(
+            worker, features, tile_starts, gaussians, slots, shared_tiles, share_starts,
+            transmittance, ends, d_picture, d_alpha, lanes, gradients,
+        )  # fmt: skip
     return gradients

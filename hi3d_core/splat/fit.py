@@ -34,9 +34,9 @@ class SplatConfig:
     """Settings of `fit_gaussians`."""
 
     count: int = 20_000  # Gaussians; the caller draws this many points
-    size: int = 256  # pixels, the longer side of the pictures that are fitted at the end
-    iterations: int = 600  # one view each
-    coarse_share: float = 0.3  # of the iterations, at half the size
+    size: int = 512  # pixels, the longer side of the pictures that are fitted at the end
+    iterations: int = 1000  # one view each
+    coarse_share: float = 0.7  # of the iterations, at half the size
     mean_rate: float = 1.6e-3  # learning rates: of means in world units,
     scale_rate: float = 2e-2  # of the logarithm of scales,
     quaternion_rate: float = 5e-3  # of unit quaternions,
@@ -45,10 +45,15 @@ class SplatConfig:
     final_rate: float = 0.1  # share of all rates that is left at the last iteration
     ssim_weight: float = 0.2  # of 1 - SSIM; L1 of colours has the rest
     alpha_weight: float = 0.5  # of L1 between coverage and masks
-    opacity_weight: float = 0.0  # of the mean opacity: lets useless Gaussians fade
-    scale_weight: float = 0.0  # of the mean scale in world units
     relocate_every: int = 50  # iterations
     dead_opacity: float = 0.01  # below it a Gaussian is moved
+
+
+# About 4, 21 and 90 seconds on two idle cores, after the first compilation; what they reach is in
+# docs/stages/splat.md.
+PREVIEW = SplatConfig(count=10_000, iterations=250, coarse_share=0.8)
+STANDARD = SplatConfig()
+HIGH = SplatConfig(count=40_000, iterations=1800, coarse_share=0.5)
 
 
 def fit_gaussians(
@@ -178,8 +183,6 @@ class _Fit:
             "colour": (1 - config.ssim_weight) * (colors - picture.image).abs().mean(),
             "ssim": config.ssim_weight * (1 - structural_similarity(colors, picture.image)),
             "alpha": config.alpha_weight * (alphas - picture.alpha).abs().mean(),
-            "opacity": config.opacity_weight * opacities.mean(),
-            "scale": config.scale_weight * scales.mean(),
         }
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):

@@ -20,7 +20,7 @@ from .spherical_harmonics import sh_from_colors
 _NEIGHBOURS = 12  # for a point's normal and spacing
 _WIDTH = 0.7  # standard deviation along the surface, of the spacing
 _THICKNESS = 0.3  # standard deviation across it, of the one along it
-_OPACITY = 0.5
+_OPACITY = 0.8
 _FULLY_COVERED = 0.95  # alpha above which a pixel shows the object's own colour
 _OPAQUE = 0.99
 _HIDDEN_WIDTHS = 4.0  # of a Gaussian behind what is drawn: it is hidden

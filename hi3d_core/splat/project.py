@@ -21,6 +21,8 @@ BLUR = 0.3  # square pixels added to both variances: a Gaussian covers at least 
 ALPHA_MINIMUM = 1 / 255  # fainter contributions are not drawn
 _CLAMP_MARGIN = 0.3  # of half the picture: beyond it the Jacobian is held, as it would explode
 
+# The columns below are frozen into the compiled kernels of blend.py, and numba's cache only notices
+# changes of the file that a kernel stands in: whoever changes them touches blend.py as well.
 # Columns of the features that the blending kernels read, one row a Gaussian.
 X, Y, CONIC_XX, CONIC_XY, CONIC_YY, OPACITY, LIMIT, EXTENT_Y, RED, GREEN, BLUE, DEPTH = range(12)
 FEATURES = 12
@@ -30,7 +32,7 @@ M_1, M_X, M_Y, M_XX, M_XY, M_YY, D_RED, D_GREEN, D_BLUE, D_DEPTH = range(10)
 SLOT = 10
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _rotation(q, out):
     """Rotation matrix of a quaternion of any length but zero; returns one over its length."""
     length = math.sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3])
@@ -48,19 +50,19 @@ def _rotation(q, out):
     return scale
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _clamped(ratio, low, high):
     return min(max(ratio, low), high)
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _limits(focal, center, size):
     """Tangents of the viewing angle between which the Jacobian follows the mean."""
     margin = _CLAMP_MARGIN * 0.5 * size / focal
     return -center / focal - margin, (size - center) / focal + margin
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _factor(position, w2c, intrinsics, width, height, rotation, scales, a, jacobian, g):
     """Fill A = W R, the nonzero terms of J, and G = J A diag(s)."""
     for i in range(3):
@@ -81,6 +83,57 @@ def _factor(position, w2c, intrinsics, width, height, rotation, scales, a, jacob
         g[1, j] = (jacobian[2] * a[1, j] + jacobian[3] * a[2, j]) * scales[j]
 
 
+@numba.njit(cache=True)
+def _project_one(
+    n, means, scales, quaternions, opacities, colors, w2c, intrinsics, width, height, tile,
+    features, ranges, touched,
+):  # fmt: skip
+    """Fill row n. (Kept out of the parallel function, which compiles slowly.)"""
+    position = np.empty(3)
+    for i in range(3):
+        position[i] = (
+            w2c[i, 0] * means[n, 0] + w2c[i, 1] * means[n, 1] + w2c[i, 2] * means[n, 2] + w2c[i, 3]
+        )
+    z = position[2]
+    opacity = np.float64(opacities[n])
+    if not (z > NEAR and opacity > ALPHA_MINIMUM):  # also refuses NaN
+        return
+    rotation, a, g = np.empty((3, 3)), np.empty((3, 3)), np.empty((2, 3))
+    jacobian = np.empty(4)
+    _rotation(quaternions[n], rotation)
+    _factor(position, w2c, intrinsics, width, height, rotation, scales[n], a, jacobian, g)
+    xx = g[0, 0] * g[0, 0] + g[0, 1] * g[0, 1] + g[0, 2] * g[0, 2] + BLUR
+    xy = g[0, 0] * g[1, 0] + g[0, 1] * g[1, 1] + g[0, 2] * g[1, 2]
+    yy = g[1, 0] * g[1, 0] + g[1, 1] * g[1, 1] + g[1, 2] * g[1, 2] + BLUR
+    determinant = xx * yy - xy * xy
+    x = intrinsics[0, 0] * position[0] / z + intrinsics[0, 2]
+    y = intrinsics[1, 1] * position[1] / z + intrinsics[1, 2]
+    if not (determinant > 0 and math.isfinite(determinant)):
+        return
+    # opacity exp(-sigma) >= ALPHA_MINIMUM where sigma <= limit.
+    limit = math.log(opacity / ALPHA_MINIMUM)
+    extent_x, extent_y = math.sqrt(2 * limit * xx), math.sqrt(2 * limit * yy)
+    left, right = max(x - extent_x, 0.0), min(x + extent_x, np.float64(width))
+    top, bottom = max(y - extent_y, 0.0), min(y + extent_y, np.float64(height))
+    if not (left < right and top < bottom):
+        return
+    first_column = int(left) // tile
+    first_row = int(top) // tile
+    last_column = int(min(right, width - 0.5)) // tile + 1
+    last_row = int(min(bottom, height - 0.5)) // tile + 1
+    ranges[n, 0], ranges[n, 1] = first_column, last_column
+    ranges[n, 2], ranges[n, 3] = first_row, last_row
+    touched[n] = (last_column - first_column) * (last_row - first_row)
+    features[n, X], features[n, Y] = x, y
+    features[n, CONIC_XX] = yy / determinant
+    features[n, CONIC_XY] = -xy / determinant
+    features[n, CONIC_YY] = xx / determinant
+    features[n, OPACITY], features[n, LIMIT] = opacity, limit
+    features[n, EXTENT_Y] = extent_y
+    features[n, RED], features[n, GREEN], features[n, BLUE] = colors[n]
+    features[n, DEPTH] = z
+
+
 @numba.njit(cache=True, parallel=True)
 def project(means, scales, quaternions, opacities, colors, w2c, intrinsics, width, height, tile):
     """Project N Gaussians to one picture.
@@ -97,53 +150,77 @@ def project(means, scales, quaternions, opacities, colors, w2c, intrinsics, widt
     ranges = np.zeros((count, 4), np.int32)
     touched = np.zeros(count, np.int32)
     for n in numba.prange(count):
-        position = np.empty(3)
-        for i in range(3):
-            position[i] = (
-                w2c[i, 0] * means[n, 0]
-                + w2c[i, 1] * means[n, 1]
-                + w2c[i, 2] * means[n, 2]
-                + w2c[i, 3]
-            )
-        z = position[2]
-        opacity = np.float64(opacities[n])
-        if not (z > NEAR and opacity > ALPHA_MINIMUM):  # also refuses NaN
-            continue
-        rotation, a, g = np.empty((3, 3)), np.empty((3, 3)), np.empty((2, 3))
-        jacobian = np.empty(4)
-        _rotation(quaternions[n], rotation)
-        _factor(position, w2c, intrinsics, width, height, rotation, scales[n], a, jacobian, g)
-        xx = g[0, 0] * g[0, 0] + g[0, 1] * g[0, 1] + g[0, 2] * g[0, 2] + BLUR
-        xy = g[0, 0] * g[1, 0] + g[0, 1] * g[1, 1] + g[0, 2] * g[1, 2]
-        yy = g[1, 0] * g[1, 0] + g[1, 1] * g[1, 1] + g[1, 2] * g[1, 2] + BLUR
-        determinant = xx * yy - xy * xy
-        x = intrinsics[0, 0] * position[0] / z + intrinsics[0, 2]
-        y = intrinsics[1, 1] * position[1] / z + intrinsics[1, 2]
-        if not (determinant > 0 and math.isfinite(determinant)):
-            continue
-        # opacity exp(-sigma) >= ALPHA_MINIMUM where sigma <= limit.
-        limit = math.log(opacity / ALPHA_MINIMUM)
-        extent_x, extent_y = math.sqrt(2 * limit * xx), math.sqrt(2 * limit * yy)
-        left, right = max(x - extent_x, 0.0), min(x + extent_x, np.float64(width))
-        top, bottom = max(y - extent_y, 0.0), min(y + extent_y, np.float64(height))
-        if not (left < right and top < bottom):
-            continue
-        first_column = int(left) // tile
-        first_row = int(top) // tile
-        last_column = int(min(right, width - 0.5)) // tile + 1
-        last_row = int(min(bottom, height - 0.5)) // tile + 1
-        ranges[n, 0], ranges[n, 1] = first_column, last_column
-        ranges[n, 2], ranges[n, 3] = first_row, last_row
-        touched[n] = (last_column - first_column) * (last_row - first_row)
-        features[n, X], features[n, Y] = x, y
-        features[n, CONIC_XX] = yy / determinant
-        features[n, CONIC_XY] = -xy / determinant
-        features[n, CONIC_YY] = xx / determinant
-        features[n, OPACITY], features[n, LIMIT] = opacity, limit
-        features[n, EXTENT_Y] = extent_y
-        features[n, RED], features[n, GREEN], features[n, BLUE] = colors[n]
-        features[n, DEPTH] = z
+        _project_one(
+            n, means, scales, quaternions, opacities, colors, w2c, intrinsics, width, height, tile,
+            features, ranges, touched,
+        )  # fmt: skip
     return features, ranges, touched
+
+
+@numba.njit(cache=True)
+def _project_one_backward(
+    n, means, scales, quaternions, opacities, w2c, intrinsics, width, height,
+    features, offsets, slots,
+    d_means, d_scales, d_quaternions, d_opacities, d_colors,
+):  # fmt: skip
+    """Add the gradients of Gaussian n."""
+    if offsets[n + 1] == offsets[n]:
+        return
+    total = np.zeros(SLOT)
+    for m in range(offsets[n], offsets[n + 1]):
+        for k in range(SLOT):
+            total[k] += slots[m, k]
+    conic_xx = np.float64(features[n, CONIC_XX])
+    conic_xy = np.float64(features[n, CONIC_XY])
+    conic_yy = np.float64(features[n, CONIC_YY])
+    # sigma = (xx dx² + 2 xy dx dy + yy dy²) / 2, with dx = pixel - x.
+    d_x = -(conic_xx * total[M_X] + conic_xy * total[M_Y])
+    d_y = -(conic_xy * total[M_X] + conic_yy * total[M_Y])
+    # As symmetric matrices: dL/dcovariance = -conic (dL/dconic) conic.
+    v_xx, v_xy, v_yy = 0.5 * total[M_XX], 0.5 * total[M_XY], 0.5 * total[M_YY]
+    p_xx, p_xy = conic_xx * v_xx + conic_xy * v_xy, conic_xx * v_xy + conic_xy * v_yy
+    p_yx, p_yy = conic_xy * v_xx + conic_yy * v_xy, conic_xy * v_xy + conic_yy * v_yy
+    c_xx = -(p_xx * conic_xx + p_xy * conic_xy)
+    c_xy = -(p_xx * conic_xy + p_xy * conic_yy)
+    c_yy = -(p_yx * conic_xy + p_yy * conic_yy)
+
+    position = np.empty(3)
+    for i in range(3):
+        position[i] = (
+            w2c[i, 0] * means[n, 0] + w2c[i, 1] * means[n, 1] + w2c[i, 2] * means[n, 2] + w2c[i, 3]
+        )
+    rotation, a, g = np.empty((3, 3)), np.empty((3, 3)), np.empty((2, 3))
+    jacobian = np.empty(4)
+    inverse_length = _rotation(quaternions[n], rotation)
+    _factor(position, w2c, intrinsics, width, height, rotation, scales[n], a, jacobian, g)
+
+    # covariance = G Gᵀ, so dG = 2 dC G; G = J (A diag(s)).
+    d_a = np.empty((3, 3))
+    d_jacobian = np.zeros(4)
+    for j in range(3):
+        scale = np.float64(scales[n, j])
+        d_g0 = 2 * (c_xx * g[0, j] + c_xy * g[1, j])
+        d_g1 = 2 * (c_xy * g[0, j] + c_yy * g[1, j])
+        d_jacobian[0] += d_g0 * a[0, j] * scale
+        d_jacobian[1] += d_g0 * a[2, j] * scale
+        d_jacobian[2] += d_g1 * a[1, j] * scale
+        d_jacobian[3] += d_g1 * a[2, j] * scale
+        d_b0 = jacobian[0] * d_g0
+        d_b1 = jacobian[2] * d_g1
+        d_b2 = jacobian[1] * d_g0 + jacobian[3] * d_g1
+        d_scales[n, j] += d_b0 * a[0, j] + d_b1 * a[1, j] + d_b2 * a[2, j]
+        d_a[0, j], d_a[1, j], d_a[2, j] = d_b0 * scale, d_b1 * scale, d_b2 * scale
+
+    _add_position_gradient(
+        n, position, intrinsics, width, height, jacobian, d_jacobian,
+        d_x, d_y, total[D_DEPTH], w2c, d_means,
+    )  # fmt: skip
+    _add_quaternion_gradient(n, quaternions, inverse_length, w2c, d_a, d_quaternions)
+    # sigma's gradient is -alpha dL/dalpha, and alpha is proportional to the opacity.
+    d_opacities[n] -= total[M_1] / opacities[n]
+    d_colors[n, 0] += total[D_RED]
+    d_colors[n, 1] += total[D_GREEN]
+    d_colors[n, 2] += total[D_BLUE]
 
 
 @numba.njit(cache=True, parallel=True)
@@ -158,69 +235,14 @@ def project_backward(
     the shapes of the parameters, in float64, and are added to.
     """
     for n in numba.prange(len(means)):
-        if offsets[n + 1] == offsets[n]:
-            continue
-        total = np.zeros(SLOT)
-        for m in range(offsets[n], offsets[n + 1]):
-            for k in range(SLOT):
-                total[k] += slots[m, k]
-        conic_xx = np.float64(features[n, CONIC_XX])
-        conic_xy = np.float64(features[n, CONIC_XY])
-        conic_yy = np.float64(features[n, CONIC_YY])
-        # sigma = (xx dx² + 2 xy dx dy + yy dy²) / 2, with dx = pixel - x.
-        d_x = -(conic_xx * total[M_X] + conic_xy * total[M_Y])
-        d_y = -(conic_xy * total[M_X] + conic_yy * total[M_Y])
-        # As symmetric matrices: dL/dcovariance = -conic (dL/dconic) conic.
-        v_xx, v_xy, v_yy = 0.5 * total[M_XX], 0.5 * total[M_XY], 0.5 * total[M_YY]
-        p_xx, p_xy = conic_xx * v_xx + conic_xy * v_xy, conic_xx * v_xy + conic_xy * v_yy
-        p_yx, p_yy = conic_xy * v_xx + conic_yy * v_xy, conic_xy * v_xy + conic_yy * v_yy
-        c_xx = -(p_xx * conic_xx + p_xy * conic_xy)
-        c_xy = -(p_xx * conic_xy + p_xy * conic_yy)
-        c_yy = -(p_yx * conic_xy + p_yy * conic_yy)
-
-        position = np.empty(3)
-        for i in range(3):
-            position[i] = (
-                w2c[i, 0] * means[n, 0]
-                + w2c[i, 1] * means[n, 1]
-                + w2c[i, 2] * means[n, 2]
-                + w2c[i, 3]
-            )
-        rotation, a, g = np.empty((3, 3)), np.empty((3, 3)), np.empty((2, 3))
-        jacobian = np.empty(4)
-        inverse_length = _rotation(quaternions[n], rotation)
-        _factor(position, w2c, intrinsics, width, height, rotation, scales[n], a, jacobian, g)
-
-        # covariance = G Gᵀ, so dG = 2 dC G; G = J (A diag(s)).
-        d_a = np.empty((3, 3))
-        d_jacobian = np.zeros(4)
-        for j in range(3):
-            scale = np.float64(scales[n, j])
-            d_g0 = 2 * (c_xx * g[0, j] + c_xy * g[1, j])
-            d_g1 = 2 * (c_xy * g[0, j] + c_yy * g[1, j])
-            d_jacobian[0] += d_g0 * a[0, j] * scale
-            d_jacobian[1] += d_g0 * a[2, j] * scale
-            d_jacobian[2] += d_g1 * a[1, j] * scale
-            d_jacobian[3] += d_g1 * a[2, j] * scale
-            d_b0 = jacobian[0] * d_g0
-            d_b1 = jacobian[2] * d_g1
-            d_b2 = jacobian[1] * d_g0 + jacobian[3] * d_g1
-            d_scales[n, j] += d_b0 * a[0, j] + d_b1 * a[1, j] + d_b2 * a[2, j]
-            d_a[0, j], d_a[1, j], d_a[2, j] = d_b0 * scale, d_b1 * scale, d_b2 * scale
-
-        _add_position_gradient(
-            n, position, intrinsics, width, height, jacobian, d_jacobian,
-            d_x, d_y, total[D_DEPTH], w2c, d_means,
+        _project_one_backward(
+            n, means, scales, quaternions, opacities, w2c, intrinsics, width, height,
+            features, offsets, slots,
+            d_means, d_scales, d_quaternions, d_opacities, d_colors,
         )  # fmt: skip
-        _add_quaternion_gradient(n, quaternions, inverse_length, w2c, d_a, d_quaternions)
-        # sigma's gradient is -alpha dL/dalpha, and alpha is proportional to the opacity.
-        d_opacities[n] -= total[M_1] / opacities[n]
-        d_colors[n, 0] += total[D_RED]
-        d_colors[n, 1] += total[D_GREEN]
-        d_colors[n, 2] += total[D_BLUE]
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _add_position_gradient(
     n, position, intrinsics, width, height, jacobian, d_jacobian, d_x, d_y, d_depth, w2c, d_means
 ):
@@ -251,7 +273,7 @@ def _add_position_gradient(
         d_means[n, i] += w2c[0, i] * d_cx + w2c[1, i] * d_cy + w2c[2, i] * d_cz
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _add_quaternion_gradient(n, quaternions, inverse_length, w2c, d_a, d_quaternions):
     """Through A = W R(q / |q|) to the quaternion."""
     r = np.empty((3, 3))

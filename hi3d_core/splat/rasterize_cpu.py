@@ -62,7 +62,9 @@ def draw(
     order = depth_order(features[:, DEPTH], touched)
     columns, rows = -(-width // TILE), -(-height // TILE)
     tile_starts, gaussians, slots, slot_starts = tile_lists(order, ranges, touched, columns, rows)
-    shared_tiles, share_starts = share_tiles(tile_starts, numba.get_num_threads())
+    counts = np.diff(tile_starts)
+    longest_first = np.argsort(-counts, kind="stable")
+    shared_tiles, share_starts = share_tiles(counts, longest_first, numba.get_num_threads())
     picture, transmittance, ends = blend(
         features, tile_starts, gaussians, shared_tiles, share_starts, width, height
     )

@@ -71,83 +71,110 @@ class _MeanOnCpu(torch.autograd.Function):
 @numba.njit(cache=True, fastmath=_FAST)
 def _filter_row(padded, window, step, out):
     """out[i] = sum of window[k] padded[i + k step]: a row that is padded by RADIUS * step."""
-    out[:] = padded[: len(out)] * window[0]
+    length = len(out)
+    for i in range(length):
+        out[i] = padded[i] * window[0]
     for k in range(1, len(window)):
-        shifted = padded[k * step : k * step + len(out)]
+        shifted = padded[k * step : k * step + length]
         weight = window[k]
-        for i in range(len(out)):
+        for i in range(length):
             out[i] += weight * shifted[i]
 
 
 @numba.njit(cache=True, fastmath=_FAST)
 def _filter_column(maps, y, window, out):
     """out: row y of `maps` (H, L) filtered along the columns."""
-    out[:] = 0
+    length = len(out)
+    out.fill(0)
     first, last = max(0, y - _RADIUS), min(len(maps), y + _RADIUS + 1)
     for source in range(first, last):
         weight = window[source - y + _RADIUS]
         row = maps[source]
-        for i in range(len(out)):
+        for i in range(length):
             out[i] += weight * row[i]
 
 
-@numba.njit(cache=True, parallel=True, fastmath=_FAST, error_model="numpy")
+# The rows' work is kept out of the parallel function, which compiles slowly.
+
+
+@numba.njit(cache=True, fastmath=_FAST)
+def _filter_products(x, y, row, channels, window, filtered):
+    """Filter x, y, x², y² and xy along a row."""
+    length = x.shape[1]
+    pad = _RADIUS * channels
+    padded = np.zeros((5, length + 2 * pad), x.dtype)
+    for i in range(length):
+        a, b = x[row, i], y[row, i]
+        padded[0, pad + i] = a
+        padded[1, pad + i] = b
+        padded[2, pad + i] = a * a
+        padded[3, pad + i] = b * b
+        padded[4, pad + i] = a * b
+    for m in range(5):
+        _filter_row(padded[m], window, channels, filtered[m, row])
+
+
+@numba.njit(cache=True, fastmath=_FAST, error_model="numpy")
+def _similarity_of_row(filtered, row, channels, window, derivative):
+    """The row's sum of SSIM; its derivatives with respect to the filtered x, x² and xy.
+
+    The derivatives are those of the picture's mean, filtered along the row.
+    """
+    _, height, length = filtered.shape
+    real = filtered.dtype.type
+    c1, c2, two, one = real(_C1), real(_C2), real(2), real(1)
+    scale = one / real(height * length)
+    pad = _RADIUS * channels
+    maps = np.empty((5, length), filtered.dtype)
+    for m in range(5):
+        _filter_column(filtered[m], row, window, maps[m])
+    padded = np.zeros((3, length + 2 * pad), filtered.dtype)
+    total = 0.0
+    for i in range(length):
+        mean_x, mean_y = maps[0, i], maps[1, i]
+        variances = maps[2, i] + maps[3, i] - mean_x * mean_x - mean_y * mean_y + c2
+        means = mean_x * mean_x + mean_y * mean_y + c1
+        covariance = two * (maps[4, i] - mean_x * mean_y) + c2
+        product = two * mean_x * mean_y + c1
+        inverse = one / (means * variances)
+        value = product * covariance * inverse
+        total += value
+        d_mean = (
+            two * mean_y * (covariance - product) * inverse
+            + two * mean_x * value * (one / variances - one / means)
+        )  # fmt: skip
+        padded[0, pad + i] = d_mean * scale
+        padded[1, pad + i] = -value / variances * scale
+        padded[2, pad + i] = two * product * inverse * scale
+    for m in range(3):
+        _filter_row(padded[m], window, channels, derivative[m, row])
+    return total
+
+
+@numba.njit(cache=True, fastmath=_FAST)
+def _gradient_of_row(x, y, row, derivative, window, gradient):
+    """Filter the derivatives along the columns too, and take them to the pixels of x."""
+    length = x.shape[1]
+    maps = np.empty((3, length), x.dtype)
+    for m in range(3):
+        _filter_column(derivative[m], row, window, maps[m])
+    two = x.dtype.type(2)
+    for i in range(length):
+        gradient[row, i] = maps[0, i] + two * x[row, i] * maps[1, i] + y[row, i] * maps[2, i]
+
+
+@numba.njit(cache=True, parallel=True)
 def _mean_and_gradient(x, y, channels, window):
     """SSIM summed over each row (H,), and the gradient of its mean, of x's shape (H, W * C)."""
     height, length = x.shape
-    real = x.dtype.type
-    c1, c2, two, one = real(_C1), real(_C2), real(2), real(1)
-    pad = _RADIUS * channels
     filtered = np.empty((5, height, length), x.dtype)
-    for row in numba.prange(height):
-        padded = np.zeros((5, length + 2 * pad), x.dtype)
-        for i in range(length):
-            a, b = x[row, i], y[row, i]
-            padded[0, pad + i] = a
-            padded[1, pad + i] = b
-            padded[2, pad + i] = a * a
-            padded[3, pad + i] = b * b
-            padded[4, pad + i] = a * b
-        for m in range(5):
-            _filter_row(padded[m], window, channels, filtered[m, row])
-
-    sums = np.zeros(height, np.float64)
-    # The derivative with respect to the filtered maps of x, x² and xy, filtered along the rows.
     derivative = np.empty((3, height, length), x.dtype)
-    scale = one / real(height * length)
-    for row in numba.prange(height):
-        maps = np.empty((5, length), x.dtype)
-        for m in range(5):
-            _filter_column(filtered[m], row, window, maps[m])
-        padded = np.zeros((3, length + 2 * pad), x.dtype)
-        total = 0.0
-        for i in range(length):
-            mean_x, mean_y = maps[0, i], maps[1, i]
-            variances = maps[2, i] + maps[3, i] - mean_x * mean_x - mean_y * mean_y + c2
-            means = mean_x * mean_x + mean_y * mean_y + c1
-            covariance = two * (maps[4, i] - mean_x * mean_y) + c2
-            product = two * mean_x * mean_y + c1
-            inverse = one / (means * variances)
-            value = product * covariance * inverse
-            total += value
-            d_xx = -value / variances
-            d_xy = two * product * inverse
-            d_mean = (
-                two * mean_y * (covariance - product) * inverse
-                + two * mean_x * value * (one / variances - one / means)
-            )  # fmt: skip
-            padded[0, pad + i] = d_mean * scale
-            padded[1, pad + i] = d_xx * scale
-            padded[2, pad + i] = d_xy * scale
-        sums[row] = total
-        for m in range(3):
-            _filter_row(padded[m], window, channels, derivative[m, row])
-
     gradient = np.empty((height, length), x.dtype)
+    sums = np.empty(height, np.float64)
     for row in numba.prange(height):
-        maps = np.empty((3, length), x.dtype)
-        for m in range(3):
-            _filter_column(derivative[m], row, window, maps[m])
-        for i in range(length):
-            gradient[row, i] = maps[0, i] + two * x[row, i] * maps[1, i] + y[row, i] * maps[2, i]
+        _filter_products(x, y, row, channels, window, filtered)
+    for row in numba.prange(height):
+        sums[row] = _similarity_of_row(filtered, row, channels, window, derivative)
+    for row in numba.prange(height):
+        _gradient_of_row(x, y, row, derivative, window, gradient)
     return sums, gradient

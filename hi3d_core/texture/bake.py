@@ -176,7 +176,8 @@ def _levelled(witness: Witness, points: np.ndarray, normals: np.ndarray) -> Witn
 def _blend(
     witness: Witness, points: np.ndarray, normals: np.ndarray, spread: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    return blend_votes(points, normals, *_arrays(witness), spread)
+    arrays = (points, normals, *_arrays(witness), spread)
+    return blend_votes(*arrays)
 
 
 def _arrays(witness: Witness) -> tuple[np.ndarray, ...]:

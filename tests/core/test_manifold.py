@@ -57,6 +57,19 @@ def test_two_boxes_that_share_an_edge_come_apart():
     assert read.is_watertight
 
 
+def test_cavity_that_touches_the_outside_along_an_edge():
+    """Both shells keep the edge's two ends, so one edge with four faces becomes two edges."""
+    vertices = [[0, 0, 0], [1, 0, 0], [0.5, 2, 0], [0.5, 0, 2], [0.5, 0.6, 0.3], [0.5, 0.3, 0.6]]
+    outer = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
+    inner = np.array([[0, 4, 1], [0, 1, 5], [1, 4, 5], [4, 0, 5]])[:, ::-1]
+    shells = [mesh_of(vertices, faces) for faces in (outer, inner)]
+    result = make_manifold(mesh_of(vertices, np.concatenate([outer, inner])))
+    assert is_closed(result.faces.numpy())
+    assert is_closed_for_trimesh(result)
+    expected = sum(measure_volume(shell) for shell in shells)
+    assert measure_volume(result) == pytest.approx(expected, rel=1e-3)
+
+
 def test_hole_is_closed_and_the_rest_untouched():
     ball = trimesh.creation.icosphere(3)
     lid = ball.triangles_center[:, 1] > 0.9

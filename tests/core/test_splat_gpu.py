@@ -82,7 +82,9 @@ def test_gradients_equal_the_cpu(name):
 def test_a_fit_on_the_gpu_predicts_views_in_between():
     views = ball.ball_views(8, 48).to("cuda")
     gaussians = fit_gaussians(
-        views, ball.ball_points(600).cuda(), SplatConfig(count=600, size=48, iterations=120)
+        views,
+        ball.ball_points(600).cuda(),
+        SplatConfig(count=600, size=48, iterations=120, coarse_share=0.3),
     )
     assert gaussians.means.device.type == "cuda"
     truth = ball.ball_views(16, 48)[slice(1, None, 2)]
