@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,12 +20,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     check_writable(path)
-    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".hi3d-{secrets.token_hex(8)}{path.suffix}")
+    # Not tempfile's: its files are readable by their owner alone, and a product should have the
+    # usual mode.
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
-        _give_default_permissions(temporary)
         temporary.replace(path)
     except BaseException:
         with suppress(FileNotFoundError):
@@ -42,10 +42,3 @@ def check_writable(path: str | Path) -> None:
         raise ValueError(f"the folder {path.parent} does not exist: make it first")
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise ValueError(f"no permission to write {path}: choose another place")
-
-
-def _give_default_permissions(path: Path) -> None:
-    # mkstemp makes files that only the owner reads; a product should have the usual mode.
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)

@@ -34,7 +34,7 @@ class Cameras:
     width, height: the picture's size in pixels.
 
     Raises ValueError for wrong shapes, values that are not finite, a matrix that is singular,
-    mirrored or scaled, or a focal length that is not positive.
+    mirrored or scaled, a focal length that is not positive, or intrinsics with skew.
     """
 
     camera_to_world: Tensor
@@ -240,6 +240,12 @@ def check_intrinsics(intrinsics: Tensor, name: str) -> None:
     if focal_x <= 0 or focal_y <= 0:
         raise ValueError(
             f"{name} has focal lengths {focal_x:g}, {focal_y:g} pixels, expected positive ones"
+        )
+    (_, skew, _), (lean, _, _), last = intrinsics.tolist()
+    if max(abs(skew), abs(lean)) > 1e-6 * focal_x or last[:2] != [0, 0] or abs(last[2] - 1) > 1e-6:
+        raise ValueError(
+            f"{name} has intrinsics {intrinsics.tolist()}, expected rows [fx, 0, cx], [0, fy, cy], "
+            "[0, 0, 1]: pictures with skewed axes must be rectified first"
         )
 
 

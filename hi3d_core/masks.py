@@ -25,15 +25,6 @@ _PIXELS_AT_ONCE = 2**23
 _EMPTY_SHARE = 1e-4  # of the picture: what covers less is no object
 
 
-def foreground_alphas(images: Tensor, config: KeyingConfig | None = None) -> Tensor:
-    """Find the object in pictures without alpha.
-
-    images: (V, H, W, 3) float in [0, 1], over any background. Returns (V, H, W) alphas in [0, 1],
-    checked. Raises as `cut_out`.
-    """
-    return cut_out(images, config=config)[1]
-
-
 def cut_out(
     images: Tensor,
     alphas: Tensor | None = None,

@@ -27,7 +27,6 @@ __all__ = [
     "measure_volume",
     "orient_outward",
     "simplify",
-    "smooth",
 ]
 
 _log = logging.getLogger(__name__)
@@ -68,14 +67,12 @@ def finish_mesh(raw: Mesh, face_budget: int = FACE_BUDGET) -> Mesh:
     return mesh
 
 
-def keep_large_components(
-    mesh: Mesh, min_area_share: float = 0.005, *, remove_enclosed: bool = True
-) -> Mesh:
-    """Keep the parts that matter: no floating crumbs, no shells inside other shells.
+def keep_large_components(mesh: Mesh, min_area_share: float = 0.005) -> Mesh:
+    """Keep the parts that matter: no floating crumbs, and nothing that lies wholly inside a larger
+    part, which no one can see.
 
     mesh: closed, each part with outward normals (`orient_outward`).
     min_area_share: parts with less than this share of the largest part's area are dropped.
-    remove_enclosed: also drop what lies wholly inside a larger part, which no one can see.
     """
     labels = _component_labels(mesh)
     corners = _corners(mesh)
@@ -83,7 +80,7 @@ def keep_large_components(
     if len(areas) == 0:
         return mesh
     is_kept = areas >= min_area_share * areas.max()
-    if remove_enclosed and is_kept.sum() > 1:
+    if is_kept.sum() > 1:
         is_kept &= ~_are_enclosed(mesh, labels, is_kept)
     return _select_faces(mesh, is_kept[labels])
 
@@ -126,29 +123,6 @@ def is_watertight(mesh: Mesh) -> bool:
     """Whether, with vertices at equal positions merged, every edge has exactly two faces that
     pass it in opposite directions. False for a mesh without faces."""
     return is_closed(merge_positions(mesh)[1])
-
-
-def smooth(mesh: Mesh, iterations: int = 10, strength: float = 0.5) -> Mesh:
-    """Even out noise without shrinking: Taubin 1995, "A signal processing approach to fair
-    surface design".
-
-    strength: in (0, 1), how far a vertex moves to its neighbours' middle in a forward step; the
-    step back is a little longer. Returns a mesh with the same faces.
-    """
-    if not 0 < strength < 1:
-        raise ValueError(f"strength is {strength}, expected between 0 and 1")
-    faces = mesh.faces.cpu().numpy()
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    count = len(mesh.vertices)
-    ring = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), (count, count)).tocsr()
-    ring = ring + ring.T
-    degree = np.maximum(np.asarray(ring.sum(axis=1)), 1)
-    backward = -1 / (1 / strength - 0.1)  # a pass band of 0.1
-    vertices = mesh.vertices.detach().cpu().double().numpy()
-    for _ in range(iterations):
-        for step in (strength, backward):
-            vertices = vertices + step * ((ring @ vertices) / degree - vertices)
-    return Mesh(torch.from_numpy(vertices).to(mesh.vertices), mesh.faces)
 
 
 def measure_area(mesh: Mesh) -> float:

@@ -9,7 +9,7 @@ from types import ModuleType
 
 
 class MissingDependency(ImportError):
-    """An optional package is needed and is not installed."""
+    """An optional package is needed and is not installed, or broken."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,6 @@ def require(module: str, *, for_: str) -> ModuleType:
     except ImportError as error:
         extra = EXTRAS[module]
         raise MissingDependency(
-            f"{for_} needs the package {module}, which is not installed "
-            f"(pip install {extra.install}). Without it, {extra.without}."
+            f"{for_} needs the package {module}, which can't be imported ({error}): "
+            f"pip install {extra.install}. Without it, {extra.without}."
         ) from error

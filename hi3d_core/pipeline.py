@@ -15,7 +15,7 @@ import torch
 
 from .datatypes import Gaussians, Mesh, OnStep, OrbitViews
 from .mesh import finish_mesh
-from .splat.fit import SplatConfig, fit_gaussians
+from .splat.fit import HIGH, PREVIEW, STANDARD, SplatConfig, fit_gaussians
 from .splat.interpolate import in_between_cameras, render_views
 from .surface.agreement import silhouette_agreement, suited_to
 from .surface.extract import extract_mesh
@@ -35,7 +35,7 @@ class ReconstructConfig:
     interpolate: int = 16  # M, views rendered in between
     interpolated_weight: float = 0.3  # trust in a rendered view, where a given one has 1
     face_budget: int = 50_000
-    splat: SplatConfig = SplatConfig()
+    splat: SplatConfig = STANDARD
     surface: SurfaceConfig = SurfaceConfig()
     texture: TextureConfig = TextureConfig()
 
@@ -43,12 +43,14 @@ class ReconstructConfig:
 QUALITIES = {
     "preview": ReconstructConfig(
         face_budget=20_000,
+        splat=PREVIEW,
         surface=SurfaceConfig(levels=(Level(64, 128, 80), Level(112, 256, 60))),
         texture=TextureConfig(size=1024),
     ),
     "standard": ReconstructConfig(),
     "high": ReconstructConfig(
         face_budget=100_000,
+        splat=HIGH,
         surface=SurfaceConfig(
             levels=(Level(64, 128, 150), Level(128, 256, 200), Level(256, 512, 300))
         ),

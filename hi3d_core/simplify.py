@@ -119,10 +119,10 @@ def _collapse(
             quadric[u, i] += quadric[v, i]
         # Only u moved, so only the edges at u have a new cost; one stamp a vertex marks them.
         stamp[u] += 1
-        count = _ring(face, face_alive, head, tail, following, u, mark, neighbours)
+        count = _ring(face, face_alive, head, tail, following, u, neighbours)
         if count > len(neighbours):
             neighbours = np.empty(2 * count, dtype=np.int32)
-            count = _ring(face, face_alive, head, tail, following, u, mark, neighbours)
+            count = _ring(face, face_alive, head, tail, following, u, neighbours)
         if size + count > len(cost):
             cost, ends, size = drop_stale(cost, ends, size, stamp, count)
         for i in range(count):
@@ -340,7 +340,6 @@ def _ring(
     tail: np.ndarray,
     following: np.ndarray,
     u: int,
-    mark: np.ndarray,
     neighbours: np.ndarray,
 ) -> int:
     """List the vertices around u (as many as fit; the count is returned), and cut its dead

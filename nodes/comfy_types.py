@@ -11,6 +11,7 @@ import torch
 from comfy_api.latest import io
 
 from ..hi3d_core.datatypes import Cameras, Gaussians, Mesh, OrbitViews
+from ..hi3d_core.masks import cut_out
 
 CamerasSocket = io.Custom("HI3D_CAMERAS")
 """A wire that carries the library's `Cameras`; the host has no type for posed cameras."""
@@ -19,8 +20,10 @@ CamerasSocket = io.Custom("HI3D_CAMERAS")
 def to_orbit_views(image: torch.Tensor, mask: torch.Tensor, cameras: Cameras) -> OrbitViews:
     """IMAGE (B, H, W, 3) and MASK (B, H, W) on separate wires, as views of one object.
 
-    The host's tensors are shared between nodes and come from inference mode: they are cloned.
-    Cameras for another picture size are rescaled. Raises ValueError when the counts differ.
+    The pictures may show any background, white included: what it mixed into the outline is taken
+    out. The host's tensors are shared between nodes and come from inference mode: they are cloned.
+    Cameras for another picture size are rescaled. Raises ValueError when the counts differ, and for
+    masks that hold no object or nothing else.
     """
     images = image[..., :3].clone().float().clamp(0, 1)
     alphas = mask.clone().float().clamp(0, 1)
@@ -30,8 +33,7 @@ def to_orbit_views(image: torch.Tensor, mask: torch.Tensor, cameras: Cameras) ->
             "that belongs to these pictures"
         )
     height, width = images.shape[1:3]
-    on_white = images * alphas[..., None] + 1 - alphas[..., None]
-    return OrbitViews(on_white, alphas, cameras.resized(width, height))
+    return OrbitViews(*cut_out(images, alphas), cameras.resized(width, height))
 
 
 def from_orbit_views(views: OrbitViews) -> tuple[torch.Tensor, torch.Tensor]:

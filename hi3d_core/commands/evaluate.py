@@ -27,7 +27,7 @@ from ..metrics import psnr, ssim
 from ..read.mesh_file import read_meshes
 from ..read.pictures import read_picture
 from ..read.posed import PosedFile
-from ..render import render_mesh
+from ..render import over_white, render_mesh
 
 # In a folder of truth: meshes that close the object's openings are fit for a volume.
 _TRUE_MESHES = ("gt_closed.ply", "gt.glb", "gt.ply", "gt.obj")
@@ -125,8 +125,7 @@ def _picture(file: Path) -> Tensor:
     pixels = torch.from_numpy(read_picture(file))
     if pixels.shape[2] == 3:
         return pixels
-    alpha = pixels[..., 3:]
-    return pixels[..., :3] * alpha + (1 - alpha)
+    return over_white(pixels[..., :3], pixels[..., 3])
 
 
 def _cameras(views: PosedFile) -> Cameras:

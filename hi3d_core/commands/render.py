@@ -100,7 +100,8 @@ def _open(arguments: argparse.Namespace) -> tuple[Tensor, Draw]:
         if arguments.mode == "normal":
             raise ValueError(f"{arguments.source} is a splat, which has no normals: draw a mesh")
         gaussians = read_gaussian_ply(arguments.source)
-        return _splat_bounds(gaussians), lambda cameras: render_views(gaussians, cameras)
+        bounds = _splat_bounds(gaussians)
+        return bounds, _splat_drawer(gaussians, bounds)
     meshes = read_meshes(arguments.source)
     if arguments.untextured:
         meshes = [Mesh(mesh.vertices, mesh.faces) for mesh in meshes]
@@ -124,6 +125,20 @@ def _splat_bounds(gaussians: Gaussians) -> Tensor:
         raise ValueError("the splat holds no Gaussian of opacity above 0.1: nothing would show")
     means, reach = gaussians.means[shown], 2 * gaussians.scales[shown].amax(dim=1, keepdim=True)
     return torch.cat([means - reach, means + reach])
+
+
+def _splat_drawer(gaussians: Gaussians, bounds: Tensor) -> Draw:
+    """Draw a splat of any size as if it were 1 across, for which the rasterizer's near plane is."""
+    low, high = bounds.amin(dim=0), bounds.amax(dim=0)
+    center, size = (low + high) / 2, float((high - low).max())
+    local = gaussians.from_frame(-center / size, 1 / size)
+
+    def draw(cameras: Cameras) -> OrbitViews:
+        views = render_views(local, cameras.in_frame(center, size))
+        depths = None if views.depths is None else views.depths * size
+        return replace(views, cameras=cameras, depths=depths)
+
+    return draw
 
 
 def _place_cameras(points: Tensor, arguments: argparse.Namespace) -> Cameras:
@@ -192,7 +207,9 @@ def _write_folder(
     """000.png ... and transforms.json, all put in place at the end or not at all."""
     if not folder.parent.is_dir():
         raise ValueError(f"the folder {folder.parent} does not exist: make it first")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    # Inside a folder that is there: it may be a file system of its own, across which nothing moves.
+    beside = folder if folder.is_dir() else folder.parent
+    temporary = Path(tempfile.mkdtemp(prefix=".hi3d-", dir=beside))
     try:
         scale = far / 65535
         index = 0

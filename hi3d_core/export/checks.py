@@ -1,4 +1,4 @@
-"""What every writer asks of a mesh, and the bytes of a texture."""
+"""What the writers share: the check of a mesh, the bytes of a texture, and our name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from .. import __version__
 from ..datatypes import Mesh
+
+GENERATOR = f"Hi3D for ComfyUI {__version__}"  # what files say wrote them
 
 
 def faces_to_write(mesh: Mesh, path: str | Path) -> Tensor:

@@ -9,14 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
 from ..atomic_file import check_writable, replacing
 from ..datatypes import Mesh
 from ..normals import vertex_normals
 from ..srgb import srgb_to_linear
-from .checks import encode_picture, faces_to_write
-
-GENERATOR = f"Hi3D for ComfyUI {__version__}"
+from .checks import GENERATOR, encode_picture, faces_to_write
 
 _FLOAT, _UINT16, _UINT32 = 5126, 5123, 5125
 _VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963

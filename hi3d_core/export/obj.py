@@ -10,8 +10,7 @@ import numpy as np
 from ..atomic_file import check_writable, replacing
 from ..datatypes import Mesh
 from ..normals import vertex_normals, weld_indices
-from .checks import encode_picture, faces_to_write
-from .glb import GENERATOR
+from .checks import GENERATOR, encode_picture, faces_to_write
 
 
 def write_obj(mesh: Mesh, path: str | Path) -> None:

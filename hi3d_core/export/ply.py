@@ -12,8 +12,7 @@ from ..atomic_file import check_writable, replacing
 from ..datatypes import Mesh
 from ..mipmaps import sample_texture
 from ..normals import vertex_normals, weld_indices
-from .checks import faces_to_write, to_bytes
-from .glb import GENERATOR
+from .checks import GENERATOR, faces_to_write, to_bytes
 
 
 def write_ply(mesh: Mesh, path: str | Path) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 
 from ..atomic_file import check_writable, replacing
 from ..datatypes import Mesh
-from .checks import faces_to_write
-from .glb import GENERATOR
+from .checks import GENERATOR, faces_to_write
 
 _TRIANGLE = [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")]
 

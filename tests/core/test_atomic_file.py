@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from hi3d_core.atomic_file import check_writable, replacing
@@ -12,6 +14,15 @@ def test_a_finished_write_replaces_the_file(tmp_path):
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows files have no mode")
+def test_a_new_file_has_the_usual_mode(tmp_path):
+    usual = tmp_path / "usual"
+    usual.touch()
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "a.txt").stat().st_mode == usual.stat().st_mode
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])

@@ -138,6 +138,14 @@ def test_cameras_refuse_zero_focal_length():
         Cameras(_pose(), intrinsics, 32, 32)
 
 
+@pytest.mark.parametrize("entry", [(0, 1), (1, 0), (2, 0), (2, 2)])
+def test_cameras_refuse_what_is_no_pinhole(entry):
+    intrinsics = intrinsics_from_fov(40, 32, 32).float()[None].clone()
+    intrinsics[0, entry[0], entry[1]] += 0.5
+    with pytest.raises(ValueError, match="rectified"):
+        Cameras(_pose(), intrinsics, 32, 32)
+
+
 def test_cameras_refuse_a_count_mismatch():
     with pytest.raises(ValueError, match="one matrix for each"):
         Cameras(_pose(), Cameras.orbit(2).intrinsics, 32, 32)

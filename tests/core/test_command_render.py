@@ -1,6 +1,7 @@
 """`python -m hi3d_core render`: what it writes, read again, and that it fits the object."""
 
 import json
+from pathlib import Path
 
 import av
 import numpy as np
@@ -140,13 +141,14 @@ def test_video(ellipsoid, tmp_path, mode):
     assert (corner.mean() > 200) == (mode in ("color", "normal"))
 
 
-def test_a_splat_is_drawn_too(tmp_path):
+@pytest.mark.parametrize("size", [1.0, 0.002])  # metres, or millimetres taken for metres
+def test_a_splat_is_drawn_too(tmp_path, size):
     points = torch.tensor(trimesh.creation.icosphere(3).vertices).float()
     red = (points[:, 0] > 0).float()
     sh = torch.stack([red, 1 - red, torch.zeros_like(red)], dim=1)[:, None]
     splat = Gaussians(
-        points * 0.7 + CENTER,
-        torch.full((len(points), 3), 0.06),
+        (points * 0.7 + CENTER) * size,
+        torch.full((len(points), 3), 0.06 * size),
         torch.tensor([1.0, 0, 0, 0]).expand(len(points), 4),
         torch.full((len(points),), 0.95),
         (sh - 0.5) / 0.28209479,
@@ -161,6 +163,10 @@ def test_a_splat_is_drawn_too(tmp_path):
     assert picture[32, 46, 3] > 200
     depth = tmp_path / "depth"
     assert run(tmp_path / "ball.ply", "--out", depth, "--size", 64, "--mode", "depth") == 0
+    cameras, description = cameras_of(depth)
+    distance = float((cameras.positions[0] - CENTER * size).norm())
+    seen = read(depth)[32, 32] * description["depth_scale"]
+    assert seen == pytest.approx(distance - 0.7 * size, abs=0.1 * size)
     assert run(tmp_path / "ball.ply", "--out", tmp_path / "n", "--mode", "normal") == 2
     assert not (tmp_path / "n").exists()
 
@@ -188,6 +194,20 @@ def test_bad_input_is_refused_and_nothing_written(ellipsoid, tmp_path, capsys, a
     assert run(ellipsoid, *arguments) == 2
     assert message in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_is_there_may_be_a_file_system_of_its_own(ellipsoid, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    rename = Path.replace
+
+    def within(self, target):
+        assert out in self.parents, "moved across a border"
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", within)
+    assert run(ellipsoid, "--out", out, "--views", 1, "--size", 16) == 0
+    assert {path.name for path in out.iterdir()} == {"000.png", "transforms.json"}
 
 
 def test_cancelling_leaves_nothing(ellipsoid, tmp_path, monkeypatch):

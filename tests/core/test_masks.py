@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from hi3d_core import mask_network, masks, optional
 from hi3d_core.keying import fit_background, key_view
-from hi3d_core.masks import check_alphas, cut_out, foreground_alphas
+from hi3d_core.masks import check_alphas, cut_out
 
 SIZE = 256
 Y, X = np.mgrid[:SIZE, :SIZE].astype(np.float32) + 0.5
@@ -182,7 +182,7 @@ def test_inputs_are_left_alone():
     alpha = torch.from_numpy(disk()[None])
     before = image.clone(), alpha.clone()
     cut_out(image, alpha)
-    foreground_alphas(image)
+    cut_out(image)
     assert torch.equal(image, before[0])
     assert torch.equal(alpha, before[1])
 
@@ -250,7 +250,7 @@ class TestBusyBackground:
         monkeypatch.setattr(optional.importlib, "import_module", missing)
         mask_network._load.cache_clear()
         with pytest.raises(optional.MissingDependency, match=r"pip install onnxruntime.*own mask"):
-            foreground_alphas(torch.from_numpy(busy_image()[None]))
+            cut_out(torch.from_numpy(busy_image()[None]))
 
     def test_own_masks_need_no_network(self, monkeypatch):
         monkeypatch.setattr(masks, "network_alphas", None)

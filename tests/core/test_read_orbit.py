@@ -180,8 +180,6 @@ def test_too_large_frames_say_how_much_memory_they_want(tmp_path, monkeypatch):
         memory.check_memory(16, 4096, 4096, "orbit")
 
 
-
-
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_too_few_frames(tmp_path, count):
     write_folder(tmp_path, square_frames(4)[:count])

@@ -34,6 +34,17 @@ def test_image_mask_and_cameras_join_over_white(comfy_types):
     assert torch.equal(comfy_types.from_orbit_views(views)[1], mask)
 
 
+def test_views_survive_the_way_through_the_hosts_wires(comfy_types):
+    cameras = comfy_types.Cameras.orbit(2, width=32, height=32)
+    y, x = torch.meshgrid(torch.arange(32) - 15.5, torch.arange(32) - 15.5, indexing="ij")
+    alphas = (10.5 - x.hypot(y)).clamp(0, 1).expand(2, 32, 32)
+    images = 0.3 * alphas[..., None] + (1 - alphas[..., None]).expand(2, 32, 32, 3)
+    views = comfy_types.OrbitViews(images, alphas, cameras)
+    again = comfy_types.to_orbit_views(*comfy_types.from_orbit_views(views), cameras)
+    torch.testing.assert_close(again.images, views.images, atol=1e-4, rtol=0)
+    assert torch.equal(again.alphas, views.alphas)
+
+
 def test_the_hosts_tensors_are_left_alone_even_from_inference_mode(comfy_types):
     with torch.inference_mode():
         image, mask = torch.rand(2, 8, 8, 3), torch.rand(2, 8, 8)
