@@ -10,6 +10,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
+import torch
+
 from . import __version__
 from .commands import COMMANDS
 from .optional import MissingDependency
@@ -36,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say("cancelled; no half-written file is left", 130)
     except (ValueError, OSError, MissingDependency) as error:
         return _say(f"error: {error}", 2)
-    except MemoryError:
-        return _say("error: out of memory; use smaller frames or --quality preview", 2)
+    except (MemoryError, torch.OutOfMemoryError):
+        return _say("error: out of memory; use --max-size, --max-views or --quality preview", 2)
     except FloatingPointError as error:
         return _say(f"error: {error}; nothing was written", 1)
     return 0

@@ -8,11 +8,11 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ..atomic_file import check_writable, replacing
+from ..cameras import HI3D_FOV_DEGREES, HI3D_RADIUS
 from ..contact_sheet import contact_sheet
 from ..datatypes import Mesh, OnStep, OrbitViews
 from ..export import check_mesh_suffix, write_mesh
@@ -20,7 +20,7 @@ from ..export.gaussian_ply import write_gaussian_ply
 from ..memory import peak_memory_bytes
 from ..metrics import mask_iou, psnr
 from ..pipeline import QUALITIES, ReconstructConfig, reconstruct
-from ..read import read_views
+from ..read import MAX_VIEWS, read_views
 from ..render import render_mesh
 
 
@@ -33,6 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--elevation", type=float, help="an orbit's elevation in degrees, -90 to 90 (default 0)"
     )
+    parser.add_argument(
+        "--radius", type=float, default=HI3D_RADIUS, help="an orbit's distance to the object"
+    )
+    parser.add_argument(
+        "--fov", type=float, default=HI3D_FOV_DEGREES, help="an orbit's field of view, degrees"
+    )
+    parser.add_argument("--max-views", type=int, default=MAX_VIEWS, help="of more frames use these")
+    parser.add_argument("--max-size", type=int, help="scale larger frames down to this, pixels")
     parser.add_argument(
         "--interpolate", type=int, metavar="M", help="views rendered in between (0: none)"
     )
@@ -50,13 +58,17 @@ def run(arguments: argparse.Namespace) -> None:
     """Read, reconstruct, write; see `add_arguments`. Raises ValueError for bad input."""
     config = _settings(arguments)
     check_mesh_suffix(arguments.out)
-    for path in (arguments.out, arguments.splat_out, arguments.report, arguments.sheet):
-        if path is not None:
-            check_writable(path)
+    _check_outputs(arguments)
     clock = StageClock()
     clock.begin("read")
     views = read_views(
-        arguments.source, elevation_degrees=arguments.elevation, masks=arguments.masks
+        arguments.source,
+        elevation_degrees=arguments.elevation,
+        masks=arguments.masks,
+        radius=arguments.radius,
+        fov_degrees=arguments.fov,
+        max_views=arguments.max_views,
+        max_size=arguments.max_size,
     )
     result = reconstruct(
         views,
@@ -120,6 +132,26 @@ class StageClock:
         self._name = None
 
 
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Refuse outputs that can't be written or would overwrite each other, before any work."""
+    suffixes = {"splat_out": ".ply", "report": ".json", "sheet": ".png"}
+    taken = {arguments.out}
+    if arguments.out.suffix.lower() == ".obj":  # it comes with a material and a picture
+        taken |= {arguments.out.with_suffix(suffix) for suffix in (".mtl", ".png")}
+    check_writable(arguments.out)
+    for name, suffix in suffixes.items():
+        path: Path | None = getattr(arguments, name)
+        if path is None:
+            continue
+        option = "--" + name.replace("_", "-")
+        if path.suffix.lower() != suffix:
+            raise ValueError(f"{option} is {path}, expected a name that ends in {suffix}")
+        if path in taken:
+            raise ValueError(f"{option} {path} is also written by another option: rename one")
+        taken.add(path)
+        check_writable(path)
+
+
 def _settings(arguments: argparse.Namespace) -> ReconstructConfig:
     config = QUALITIES[arguments.quality]
     if arguments.interpolate is not None:
@@ -150,7 +182,8 @@ def _fidelity(views: OrbitViews, images: Tensor, alphas: Tensor) -> dict[str, ob
 
 
 def _write_sheet(views: OrbitViews, mesh: Mesh, images: Tensor, path: Path) -> None:
-    chosen = torch.linspace(0, len(views), 9)[:-1].long().tolist()
+    count = min(8, len(views))
+    chosen = [index * len(views) // count for index in range(count)]
     plain = Mesh(mesh.vertices, mesh.faces)
     shape = render_mesh(plain, views.cameras[chosen], shading="soft")
     sheet = contact_sheet(

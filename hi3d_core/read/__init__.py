@@ -1,5 +1,5 @@
 """Files in, `OrbitViews` out."""
 
-from .source import read_views
+from .source import MAX_VIEWS, read_views
 
-__all__ = ["read_views"]
+__all__ = ["MAX_VIEWS", "read_views"]

@@ -21,6 +21,12 @@ from .render import clip_to_grid, trilinear
 _NODES = 128  # of the hull's grid, on the longest side
 _PICTURE = 128  # pixels
 
+# Measured: renders of meshes agree to .9998 or better, also as compressed video; generated
+# orbits, and renders warped by 2.5 pixels, to .981 to .991.
+_EXACT, _WORST = 0.998, 0.982
+_SMOOTHEST = 10.0  # times as smooth as exact views, at the worst
+_SLACK_PIXELS = 1.5
+
 
 def silhouette_agreement(views: OrbitViews, placement: Placement) -> float:
     """The share of the silhouettes' area that the hull of all of them fills, in [0, 1].
@@ -47,13 +53,6 @@ def suited_to(config: SurfaceConfig, agreement: float) -> SurfaceConfig:
         smoothness_weight=config.smoothness_weight * _SMOOTHEST**doubt,
         slack_pixels=config.slack_pixels + _SLACK_PIXELS * doubt,
     )
-
-
-# Measured: renders of meshes agree to .9998 or better, also as compressed video; generated
-# orbits, and renders warped by 2.5 pixels, to .981 to .991.
-_EXACT, _WORST = 0.998, 0.982
-_SMOOTHEST = 10.0  # times as smooth as exact views, at the worst
-_SLACK_PIXELS = 1.5
 
 
 @njit(parallel=True, cache=True, fastmath=True)

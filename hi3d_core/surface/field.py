@@ -70,7 +70,7 @@ def close_border(sdf: FloatArray) -> FloatArray:
     return closed
 
 
-def redistance(sdf: FloatArray, limit: float = 1e6) -> FloatArray:
+def redistance(sdf: FloatArray) -> FloatArray:
     """Turn a field into the distance to its own zero level, which stays where it is.
 
     Nodes beside the zero level get f / |grad f|; the rest follow by the fast sweeping method
@@ -78,7 +78,7 @@ def redistance(sdf: FloatArray, limit: float = 1e6) -> FloatArray:
     """
     distance, fixed = _near_distance(sdf.astype(np.float32))
     for _ in range(2):
-        _sweep(distance, fixed, np.float32(limit))
+        _sweep(distance, fixed)
     return np.where(sdf < 0, -distance, distance)
 
 
@@ -118,7 +118,8 @@ def _near_distance(sdf: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
 
 
 @njit(cache=True, fastmath=True)
-def _sweep(distance: FloatArray, fixed: NDArray[np.bool_], limit: np.float32) -> None:
+def _sweep(distance: FloatArray, fixed: NDArray[np.bool_]) -> None:
+    limit = np.float32(1e6)
     nx, ny, nz = distance.shape
     for direction in range(8):
         sx = 1 if direction & 1 else -1

@@ -19,6 +19,9 @@ from .optimize import step_band
 from .rays import Rays
 from .render import COLUMNS, accumulate_gradients
 
+# Weight of rays, decayed by a tenth each iteration, below which a cell counts as unseen.
+_SEEN_THRESHOLD = 0.02
+
 
 @dataclass(frozen=True)
 class Level:
@@ -46,7 +49,11 @@ class SurfaceConfig:
     curvature_rate: float = 0.5  # of the prior on unseen surface, in (0, 1]
     band: float = 5.0  # nodes this near to the surface are fitted, voxels
     refresh: int = 20  # iterations between looking for the band anew
-    slack_pixels: float = 0.0  # silhouettes are grown by this for the hull, at full size
+    slack_pixels: float = 0.0  # silhouettes are grown by this for the hull
+
+    def __post_init__(self) -> None:
+        if not self.levels:
+            raise ValueError("SurfaceConfig.levels is empty: give at least one level")
 
 
 def fit_surface(
@@ -54,14 +61,16 @@ def fit_surface(
     placement: Placement,
     config: SurfaceConfig | None = None,
     *,
-    view_weights: FloatArray | None = None,
+    between: OrbitViews | None = None,
+    between_weight: float = 1.0,
     seed: int = 0,
     on_step: OnStep | None = None,
 ) -> Field:
     """Fit a signed distance field to posed views with masks.
 
-    views: in the placement's local frame (`Cameras.in_frame`). view_weights: (V,) trust in each
-    view, 1 for a photo, less for a rendered one. Deterministic for a seed and a thread count.
+    views: in the placement's local frame (`Cameras.in_frame`). between: further views, rendered
+    and not seen, whose rays count `between_weight`; they don't carve the hull. Deterministic for
+    a seed and a thread count.
 
     Raises FloatingPointError when the loss is no longer finite.
     """
@@ -77,13 +86,15 @@ def fit_surface(
             field = Field.from_distance(grid, hull)
         else:
             field = field.resampled(grid)
-        rays = Rays.from_views(views, level.picture, view_weights).in_grid(grid)
+        rays = Rays.from_views(views, level.picture)
+        if between is not None:
+            rays = rays.joined(Rays.from_views(between, level.picture, between_weight))
+        rays = rays.in_grid(grid)
         for iteration in _fit_level(field, rays, level, config, rng):
             if on_step is not None:
                 on_step(done + iteration, total)
         done += level.iterations
-    if field is None:
-        raise ValueError("SurfaceConfig.levels is empty: give at least one level")
+    assert field is not None  # a config has at least one level
     return field
 
 
@@ -101,10 +112,13 @@ def _fit_level(
         sharpness = config.sharpness[0] * (config.sharpness[1] / config.sharpness[0]) ** progress
         decay = config.final_rate**progress
         batch = next(batches)
-        count = len(batch)
-        rendered = np.empty((count, 4), np.float32)
+        origins, directions, colors, alphas, weights = rays.pick(batch)
         loss = accumulate_gradients(
-            *rays.pick(batch),
+            origins,
+            directions,
+            colors,
+            alphas,
+            weights,
             field.sdf,
             field.colors,
             state.band.slot,
@@ -112,10 +126,10 @@ def _fit_level(
             config.mask_weight,
             config.huber,
             state.gradients,
-            rendered,
+            np.empty((len(batch), 4), np.float32),
         )
-        # The data term is a sum over rays: scale the band's means to match.
-        balance = count / len(state.band.nodes)
+        # The data term is a weighted sum over rays: scale the band's means to match.
+        balance = float(weights.sum()) / len(state.band.nodes)
         step_band(
             state.gradients,
             state.band.nodes,
@@ -175,7 +189,3 @@ class _BandState:
         new.first_moment[kept] = self.first_moment[old[kept]]
         new.second_moment[kept] = self.second_moment[old[kept]]
         return new
-
-
-# Weight of rays, decayed by a tenth each iteration, below which a cell counts as unseen.
-_SEEN_THRESHOLD = 0.02

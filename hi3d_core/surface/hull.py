@@ -26,6 +26,8 @@ FloatArray = NDArray[np.float32]
 
 # Room between the object's bounding box and the grid's border, as a share of the half extent.
 _MARGIN = 0.12
+# To find that box a coarse hull is drawn a few times, each in the box of the one before.
+_LOCATING_NODES, _ROUNDS = 48, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +162,7 @@ def _hull_distance(
     return out
 
 
-def locate(views: OrbitViews, *, nodes: int = 48, rounds: int = 3) -> Placement:
+def locate(views: OrbitViews) -> Placement:
     """Find the object's bounding box from its silhouettes alone, wherever the world puts it.
 
     The rays through the masks' centroids meet near its middle; a coarse hull there gives the
@@ -171,8 +173,8 @@ def locate(views: OrbitViews, *, nodes: int = 48, rounds: int = 3) -> Placement:
     center, half = _meeting_point(views)
     low, high = center - half, center + half
     distances = silhouette_distances(views.alphas)
-    for _ in range(rounds):
-        grid = Grid.covering(low, high, nodes)
+    for _ in range(_ROUNDS):
+        grid = Grid.covering(low, high, _LOCATING_NODES)
         # Half a voxel of slack, so that a part thinner than the coarse grid still has nodes in.
         hull = hull_distance(views, grid, distances=distances)
         inside = np.argwhere(hull < 0.5 * grid.voxel)

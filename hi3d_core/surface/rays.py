@@ -29,10 +29,8 @@ class Rays:
     weights: FloatArray  # (R,)
 
     @staticmethod
-    def from_views(views: OrbitViews, picture: int, view_weights: FloatArray | None = None) -> Rays:
-        """Rays of the views scaled down to about `picture` pixels wide; weights of 1 if none."""
-        if view_weights is None:
-            view_weights = np.ones(len(views), np.float32)
+    def from_views(views: OrbitViews, picture: int, weight: float = 1.0) -> Rays:
+        """Rays of the views scaled down to about `picture` pixels wide, all of one weight."""
         factor = max(1, round(views.cameras.width / picture))
         images = views.images.cpu().numpy()
         alphas = views.alphas.cpu().numpy()
@@ -56,13 +54,28 @@ class Rays:
             row.astype(np.float32) + 0.5,
             images[near].astype(np.float32),
             alphas[near].astype(np.float32),
-            view_weights[view].astype(np.float32),
+            np.full(len(view), weight, np.float32),
         )
 
     def in_grid(self, grid: Grid) -> Rays:
         """The same rays with origins in node coordinates."""
         origins = (self.origins - grid.origin) / grid.voxel
         return replace(self, origins=origins.astype(np.float32))
+
+    def joined(self, other: Rays) -> Rays:
+        """These rays and the other's."""
+        views = len(self.origins)
+        return Rays(
+            np.concatenate([self.origins, other.origins]),
+            np.concatenate([self.rotations, other.rotations]),
+            np.concatenate([self.focals, other.focals]),
+            np.concatenate([self.view, other.view + np.int32(views)]),
+            np.concatenate([self.column, other.column]),
+            np.concatenate([self.row, other.row]),
+            np.concatenate([self.colors, other.colors]),
+            np.concatenate([self.alphas, other.alphas]),
+            np.concatenate([self.weights, other.weights]),
+        )
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         """Endless batches of ray indices, every ray once before any comes again."""

@@ -66,7 +66,7 @@ def test_reconstruct_writes_all_it_is_asked_for(orbit, tmp_path, capsys):
     assert len(trimesh.load(out / "ball.ply").vertices) == 600
     report = json.loads((out / "ball.json").read_text())
     assert set(report["seconds"]) == {
-        "read", "splat", "in-between views", "surface", "texture", "write",
+        "read", "placement", "splat", "in-between views", "surface", "mesh", "texture", "write",
     }  # fmt: skip
     assert len(report["views"]["psnr"]) == len(report["views"]["mask_iou"]) == 12
     assert report["views"]["mean_mask_iou"] > 0.95
@@ -86,6 +86,11 @@ def test_reconstruct_writes_all_it_is_asked_for(orbit, tmp_path, capsys):
         (["--texture", "1"], "--texture"),
         (["--masks", "nowhere"], "nowhere"),
         (["--report", "no/such/folder/r.json"], "does not exist"),
+        (["--report", "r.txt"], ".json"),
+        (["--splat-out", "s.splat"], ".ply"),
+        (["--radius", "0"], "radius"),
+        (["--fov", "180"], "field of view"),
+        (["--max-views", "2"], "max_views"),
     ],
 )
 def test_bad_options_say_so_and_write_nothing(orbit, tmp_path, capsys, arguments, word):
@@ -101,6 +106,15 @@ def test_bad_outputs_are_refused_before_any_work(orbit, tmp_path, capsys, name, 
     monkeypatch.setattr(reconstruct, "read_views", lambda *a, **k: pytest.fail("read anyway"))
     assert call("reconstruct", orbit, "--out", tmp_path / name) == 2
     assert "error:" in capsys.readouterr().err
+
+
+def test_outputs_may_not_overwrite_each_other(orbit, tmp_path, capsys):
+    mesh = tmp_path / "x.obj"
+    assert call("reconstruct", orbit, "--out", mesh, "--sheet", tmp_path / "x.png") == 2
+    assert "also written" in capsys.readouterr().err
+    mesh = tmp_path / "x.ply"
+    assert call("reconstruct", orbit, "--out", mesh, "--splat-out", mesh) == 2
+    assert "also written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("level", [0, 255])

@@ -4,10 +4,10 @@ import pytest
 import torch
 import trimesh
 
-from hi3d_core.cameras import Cameras
+from hi3d_core.cameras import Cameras, project
 from hi3d_core.datatypes import OrbitViews
 from hi3d_core.metrics import mask_iou, psnr
-from hi3d_core.pipeline import QUALITIES, ReconstructConfig, join_views, reconstruct
+from hi3d_core.pipeline import QUALITIES, ReconstructConfig, reconstruct, shrunk
 from hi3d_core.render import render_mesh
 from hi3d_core.splat.fit import SplatConfig
 from hi3d_core.surface.fit import Level, SurfaceConfig
@@ -60,7 +60,9 @@ def test_the_whole_path_in_the_cameras_world(moved_ball):
         assert mask_iou(drawn.alphas[view], views.alphas[view]) > 0.98
     assert result.agreement > 0.99
     # Told: every stage begins, in order, and counts to its end.
-    assert list(stages) == ["splat", "in-between views", "surface", "texture"]
+    assert list(stages) == [
+        "placement", "splat", "in-between views", "surface", "mesh", "texture",
+    ]  # fmt: skip
     assert all(calls[-1][0] == calls[-1][1] for calls in stages.values())
 
 
@@ -87,14 +89,34 @@ def test_cancelling_leaves_at_once():
         reconstruct(views, replace(QUICK, interpolate=0), on_stage=on_stage)
 
 
-def test_joined_views_keep_their_order_and_cameras():
-    views = sphere_views(Cameras.orbit(4, 10, width=16, height=16))
-    joined = join_views(views[[2, 3]], views[[0]])
-    assert torch.equal(joined.images, views.images[[2, 3, 0]])
-    assert torch.equal(
-        joined.cameras.camera_to_world, views.cameras.camera_to_world[torch.tensor([2, 3, 0])]
+def test_shrinking_keeps_what_a_pixel_sees_and_the_mean():
+    views = sphere_views(Cameras.orbit(4, 10, width=66, height=50))
+    small = shrunk(views, 22)
+    assert small.images.shape == (4, 16, 22, 3)
+    assert torch.allclose(small.alphas[:, 0, 0], views.alphas[:, :3, :3].mean(dim=(1, 2)))
+    point = torch.tensor([[0.1, 0.2, 0.3]])
+    before, _ = project(point, views.cameras)
+    after, _ = project(point, small.cameras)
+    assert torch.allclose(after * 3, before, atol=1e-3)
+    assert shrunk(views, 60) is views
+
+
+def _warnings(caplog, views: OrbitViews) -> str:
+    quick = replace(
+        QUICK, interpolate=0, surface=SurfaceConfig(levels=(Level(24, 64, 2),), rays=2048)
     )
-    assert isinstance(joined, OrbitViews)
+    caplog.clear()
+    reconstruct(views, quick)
+    return caplog.text
+
+
+def test_cameras_that_cannot_be_right_or_cannot_tell_the_shape_are_mentioned(caplog):
+    right = sphere_views(Cameras.orbit(8, 20, width=96, height=96), center=(0.15, 0.1, 0))
+    assert _warnings(caplog, right) == ""
+    wrong = replace(right, cameras=Cameras.orbit(8, -20, width=96, height=96))
+    assert "check the elevation" in _warnings(caplog, wrong)
+    steep = sphere_views(Cameras.orbit(8, 80, width=96, height=96))
+    assert "same way" in _warnings(caplog, steep)
 
 
 def test_qualities_grow():

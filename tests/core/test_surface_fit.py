@@ -103,9 +103,21 @@ def test_on_step_counts_to_the_end_and_may_cancel(orbit):
         fit_surface(views, placement, quick, on_step=cancel)
 
 
-def test_no_levels_are_refused(orbit):
+def test_no_levels_are_refused():
     with pytest.raises(ValueError, match="levels is empty"):
-        fit_surface(*orbit, SurfaceConfig(levels=()))
+        SurfaceConfig(levels=())
+
+
+def test_views_in_between_never_carve_the_hull(orbit):
+    # Rendered views that show nothing at all, trusted not at all, change nothing.
+    views, placement = orbit
+    quick = SurfaceConfig(levels=(Level(24, 64, 10),), rays=1 << 20)
+    empty = replace(
+        views, images=torch.ones_like(views.images), alphas=views.alphas.clamp(max=0.03)
+    )
+    alone = fit_surface(views, placement, quick)
+    joined = fit_surface(views, placement, quick, between=empty, between_weight=0.0)
+    assert ((alone.sdf < 0) == (joined.sdf < 0)).mean() > 0.999
 
 
 def test_placement_grid_leaves_room_around_the_object():
