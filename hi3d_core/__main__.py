@@ -10,15 +10,24 @@ import logging
 import sys
 from collections.abc import Sequence
 
-import torch
-
 from . import __version__
-from .commands import COMMANDS
 from .optional import MissingDependency
+
+_OUT_OF_MEMORY = "error: out of memory; use --max-size, --max-views or --quality preview"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    try:
+        import torch
+
+        from .commands import COMMANDS
+    except ModuleNotFoundError as error:
+        return _say(
+            f"error: the package {error.name} is missing: pip install -r requirements.txt "
+            "(torch is installed apart, see the README)",
+            2,
+        )
     parser = argparse.ArgumentParser(
         prog="python -m hi3d_core",
         description="Posed views or an orbit video in, a textured mesh and a splat out.",
@@ -39,7 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, MissingDependency) as error:
         return _say(f"error: {error}", 2)
     except (MemoryError, torch.OutOfMemoryError):
-        return _say("error: out of memory; use --max-size, --max-views or --quality preview", 2)
+        return _say(_OUT_OF_MEMORY, 2)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):  # torch's own word for it on a CPU
+            raise
+        return _say(_OUT_OF_MEMORY, 2)
     except FloatingPointError as error:
         return _say(f"error: {error}; nothing was written", 1)
     return 0

@@ -2,11 +2,13 @@
 
 import errno
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
@@ -169,6 +171,25 @@ def test_a_fit_that_breaks_down_is_told_apart_from_bad_input(orbit, tmp_path, mo
     monkeypatch.setitem(pipeline.QUALITIES, "preview", settings)
     assert call("reconstruct", orbit, "--out", tmp_path / "x.glb", "--quality", "preview") == 1
     assert "not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("can't allocate memory: you")],
+)
+def test_running_out_of_memory_is_explained(orbit, tmp_path, monkeypatch, capsys, error):
+    def fail(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr(reconstruct, "read_views", fail)
+    assert call("reconstruct", orbit, "--out", tmp_path / "x.glb") == 2
+    assert "--max-size" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "hi3d_core.commands", None)
+    assert call("info") == 2
+    assert "is missing: pip install" in capsys.readouterr().err
 
 
 def test_info_names_every_extra_and_what_it_gives(monkeypatch, capsys):
