@@ -38,7 +38,7 @@ class ReconstructConfig:
     """All settings of a reconstruction. The defaults are the standard quality."""
 
     interpolate: int = 16  # M, views rendered in between
-    interpolated_weight: float = 0.3  # trust in a rendered view, where a given one has 1
+    interpolated_share: float = 0.3  # of the rendered views' pixels that the surface is fitted to
     face_budget: int = 50_000
     splat: SplatConfig = STANDARD
     surface: SurfaceConfig = SurfaceConfig()
@@ -120,7 +120,7 @@ def reconstruct(
         placement,
         suited_to(config.surface, agreement),
         between=between,
-        between_weight=config.interpolated_weight,
+        between_share=config.interpolated_share,
         seed=seed,
         on_step=stage("surface"),
     )

@@ -36,7 +36,7 @@ def silhouette_agreement(views: OrbitViews, placement: Placement) -> float:
     grid = placement.grid(_NODES)
     distance = hull_distance(views, grid) / np.float32(grid.voxel)
     rays = Rays.from_views(views, _PICTURE).in_grid(grid)
-    origins, directions, _, alphas, _ = rays.pick(np.flatnonzero(rays.alphas > 0.5))
+    origins, directions, _, alphas = rays.pick(np.flatnonzero(rays.alphas > 0.5))
     return float(_share_hit(origins, directions, alphas, distance))
 
 

@@ -16,7 +16,7 @@ from ..datatypes import OnStep, OrbitViews
 from .field import Band, Field, FloatArray, find_band, redistance
 from .hull import Placement, hull_distance
 from .optimize import step_band
-from .rays import Rays
+from .rays import RayBatch, Rays
 from .render import COLUMNS, accumulate_gradients
 
 # Weight of rays, decayed by a tenth each iteration, below which a cell counts as unseen.
@@ -62,15 +62,15 @@ def fit_surface(
     config: SurfaceConfig | None = None,
     *,
     between: OrbitViews | None = None,
-    between_weight: float = 1.0,
+    between_share: float = 1.0,
     seed: int = 0,
     on_step: OnStep | None = None,
 ) -> Field:
     """Fit a signed distance field to posed views with masks.
 
     views: in the placement's local frame (`Cameras.in_frame`). between: further views, rendered
-    and not seen, whose rays count `between_weight`; they don't carve the hull. Deterministic for
-    a seed and a thread count.
+    and not seen; `between_share` of their rays join the batches, which grow by as much, and they
+    don't carve the hull. Deterministic for a seed and a thread count.
 
     Raises FloatingPointError when the loss is no longer finite.
     """
@@ -87,10 +87,13 @@ def fit_surface(
         else:
             field = field.resampled(grid)
         rays = Rays.from_views(views, level.picture)
+        batch = config.rays
         if between is not None:
-            rays = rays.joined(Rays.from_views(between, level.picture, between_weight))
-        rays = rays.in_grid(grid)
-        for iteration in _fit_level(field, rays, level, config, rng):
+            given = len(rays.view)
+            rays = rays.joined(Rays.from_views(between, level.picture).thinned(between_share, rng))
+            batch = config.rays * len(rays.view) // given
+        batches = rays.in_grid(grid).batches(batch, rng)
+        for iteration in _fit_level(field, batches, level, config):
             if on_step is not None:
                 on_step(done + iteration, total)
         done += level.iterations
@@ -99,10 +102,9 @@ def fit_surface(
 
 
 def _fit_level(
-    field: Field, rays: Rays, level: Level, config: SurfaceConfig, rng: np.random.Generator
+    field: Field, batches: Iterator[RayBatch], level: Level, config: SurfaceConfig
 ) -> Iterator[int]:
     """Run one level's iterations on `field`, in place; yields how many are done."""
-    batches = rays.batches(config.rays, rng)
     state = _BandState.start(field, config)
     for iteration in range(level.iterations):
         if iteration and iteration % config.refresh == 0:
@@ -112,13 +114,9 @@ def _fit_level(
         sharpness = config.sharpness[0] * (config.sharpness[1] / config.sharpness[0]) ** progress
         decay = config.final_rate**progress
         batch = next(batches)
-        origins, directions, colors, alphas, weights = rays.pick(batch)
+        count = len(batch[0])
         loss = accumulate_gradients(
-            origins,
-            directions,
-            colors,
-            alphas,
-            weights,
+            *batch,
             field.sdf,
             field.colors,
             state.band.slot,
@@ -126,10 +124,10 @@ def _fit_level(
             config.mask_weight,
             config.huber,
             state.gradients,
-            np.empty((len(batch), 4), np.float32),
+            np.empty((count, 4), np.float32),
         )
-        # The data term is a weighted sum over rays: scale the band's means to match.
-        balance = float(weights.sum()) / len(state.band.nodes)
+        # The data term is a sum over rays: scale the band's means to match.
+        balance = count / len(state.band.nodes)
         step_band(
             state.gradients,
             state.band.nodes,

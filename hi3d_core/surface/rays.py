@@ -13,6 +13,9 @@ from skimage.transform import downscale_local_mean
 from ..datatypes import OrbitViews
 from .hull import FloatArray, Grid
 
+RayBatch = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
+"""Origins (R, 3), unit directions (R, 3), colours over white (R, 3) and alphas (R,)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Rays:
@@ -26,11 +29,10 @@ class Rays:
     row: FloatArray
     colors: FloatArray  # (R, 3)
     alphas: FloatArray  # (R,)
-    weights: FloatArray  # (R,)
 
     @staticmethod
-    def from_views(views: OrbitViews, picture: int, weight: float = 1.0) -> Rays:
-        """Rays of the views scaled down to about `picture` pixels wide, all of one weight."""
+    def from_views(views: OrbitViews, picture: int) -> Rays:
+        """Rays of the views scaled down to about `picture` pixels wide."""
         factor = max(1, round(views.cameras.width / picture))
         images = views.images.cpu().numpy()
         alphas = views.alphas.cpu().numpy()
@@ -54,13 +56,24 @@ class Rays:
             row.astype(np.float32) + 0.5,
             images[near].astype(np.float32),
             alphas[near].astype(np.float32),
-            np.full(len(view), weight, np.float32),
         )
 
     def in_grid(self, grid: Grid) -> Rays:
         """The same rays with origins in node coordinates."""
         origins = (self.origins - grid.origin) / grid.voxel
         return replace(self, origins=origins.astype(np.float32))
+
+    def thinned(self, share: float, rng: np.random.Generator) -> Rays:
+        """A random share of these rays."""
+        kept = rng.random(len(self.view)) < share
+        return replace(
+            self,
+            view=self.view[kept],
+            column=self.column[kept],
+            row=self.row[kept],
+            colors=self.colors[kept],
+            alphas=self.alphas[kept],
+        )
 
     def joined(self, other: Rays) -> Rays:
         """These rays and the other's."""
@@ -74,22 +87,19 @@ class Rays:
             np.concatenate([self.row, other.row]),
             np.concatenate([self.colors, other.colors]),
             np.concatenate([self.alphas, other.alphas]),
-            np.concatenate([self.weights, other.weights]),
         )
 
-    def batches(self, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-        """Endless batches of ray indices, every ray once before any comes again."""
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[RayBatch]:
+        """Endless batches of rays, every ray once before any comes again."""
         size = min(size, len(self.view))
         while True:
             order = rng.permutation(len(self.view))
             for start in range(0, len(order) - size + 1, size):
                 # In memory order, neighbouring rays share the grid's cache lines.
-                yield np.sort(order[start : start + size])
+                yield self.pick(np.sort(order[start : start + size]))
 
-    def pick(
-        self, batch: NDArray[np.int64]
-    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Origins, unit directions, colours, alphas and weights of some rays."""
+    def pick(self, batch: NDArray[np.int64]) -> RayBatch:
+        """Origins, unit directions, colours and alphas of some rays."""
         view = self.view[batch]
         focal = self.focals[view]
         local = np.stack(
@@ -107,5 +117,4 @@ class Rays:
             directions.astype(np.float32),
             self.colors[batch],
             self.alphas[batch],
-            self.weights[batch],
         )

@@ -60,7 +60,6 @@ def accumulate_gradients(
     directions: FloatArray,  # (R, 3) unit length
     target_colors: FloatArray,  # (R, 3), over white
     target_alphas: FloatArray,  # (R,)
-    ray_weights: FloatArray,  # (R,)
     sdf: FloatArray,  # (X, Y, Z)
     colors: FloatArray,  # (X, Y, Z, 3)
     slot: IndexArray,  # (X, Y, Z)
@@ -72,8 +71,8 @@ def accumulate_gradients(
 ) -> float:
     """Add the gradient of the image and mask loss, summed over rays; return that loss.
 
-    A ray's loss is its weight times the mean Huber difference of the three channels plus
-    `mask_weight` times the binary cross entropy of its opacity.
+    A ray's loss is the mean Huber difference of the three channels plus `mask_weight` times the
+    binary cross entropy of its opacity.
     """
     rays = len(origins)
     chunks = len(gradients)
@@ -152,26 +151,25 @@ def accumulate_gradients(
             rendered[r, 0], rendered[r, 1], rendered[r, 2] = red, green, blue
             rendered[r, 3] = cover
 
-            importance = ray_weights[r]
             goal = target_alphas[r]
             # Beyond the clamp the loss goes on as a straight line, so that it never stops pulling.
             clamped = min(max(cover, np.float32(0.005)), np.float32(0.995))
             slope = mask_weight * (clamped - goal) / (clamped * (1 - clamped))
             loss = -mask_weight * (goal * np.log(clamped) + (1 - goal) * np.log(1 - clamped))
             loss += slope * (cover - clamped)
-            grad_cover = importance * slope
+            grad_cover = slope
             grad_color = np.empty(3, sdf.dtype)
             for c in range(3):
                 got = red if c == 0 else (green if c == 1 else blue)
                 off = got - target_colors[r, c]
                 if abs(off) <= huber:
                     loss += off * off / (2 * huber) / 3
-                    grad_color[c] = importance * off / huber / 3
+                    grad_color[c] = off / huber / 3
                 else:
                     loss += (abs(off) - huber / 2) / 3
-                    grad_color[c] = importance * (1 if off > 0 else -1) / 3
+                    grad_color[c] = (1 if off > 0 else -1) / 3
                 grad_cover -= grad_color[c]  # the white background shows less
-            total += importance * loss
+            total += loss
 
             # Backward: behind = sum over later samples of their weight times its gradient.
             behind = np.float32(0)

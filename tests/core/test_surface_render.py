@@ -27,7 +27,6 @@ def _scene(seed: int = 0):
         directions,
         rng.uniform(size=(count, 3)),
         rng.uniform(size=count),
-        rng.uniform(0.2, 1, size=count),
     )
     slot = np.arange(NODES**3, dtype=np.int32).reshape(grid.shape)
     return sdf, colors, slot, rays
