@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..memory import available_bytes
 
 # What reading, cutting out and reconstructing hold at their peak, in bytes a pixel: for each view
-# (measured with 8 views of 4096 x 4096: 102 at the most, while the result is drawn beside them), and
-# what keying one view works with.
+# (measured with 8 views of 4096 x 4096: 102 at the most, while the result is drawn beside them),
+# and what keying one view works with.
 _BYTES_PER_VIEW = 104
 _BYTES_AT_WORK = 128
 
