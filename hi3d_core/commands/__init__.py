@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import evaluate, info, reconstruct, render
+from . import evaluate, generate, info, reconstruct, render
 
 COMMANDS: dict[str, ModuleType] = {
+    "generate": generate,
     "reconstruct": reconstruct,
     "render": render,
     "evaluate": evaluate,

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
-from dataclasses import asdict, replace
 from pathlib import Path
 
-from torch import Tensor
-from tqdm import tqdm
-
-from ..atomic_file import check_writable, replacing
 from ..cameras import HI3D_FOV_DEGREES, HI3D_RADIUS
-from ..contact_sheet import contact_sheet
-from ..datatypes import Mesh, OnStep, OrbitViews
-from ..export import check_mesh_suffix, write_mesh
-from ..export.gaussian_ply import write_gaussian_ply
-from ..memory import peak_memory_bytes
-from ..metrics import mask_iou, psnr
-from ..pipeline import QUALITIES, ReconstructConfig, reconstruct
 from ..read import MAX_VIEWS, read_views
-from ..render import render_mesh
+from .products import add_product_arguments, check_products, make_products
+from .stage_clock import StageClock
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", help="orbit video (mp4, gif, webp), folder of frames, or transforms.json"
     )
-    parser.add_argument("--out", required=True, type=Path, help="mesh: .glb, .obj, .ply or .stl")
+    add_product_arguments(parser)
     parser.add_argument(
         "--elevation", type=float, help="an orbit's elevation in degrees, -90 to 90 (default 0)"
     )
@@ -41,24 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-views", type=int, default=MAX_VIEWS, help="of more frames use these")
     parser.add_argument("--max-size", type=int, help="scale larger frames down to this, pixels")
-    parser.add_argument(
-        "--interpolate", type=int, metavar="M", help="views rendered in between (0: none)"
-    )
-    parser.add_argument("--quality", choices=QUALITIES, default="standard")
     parser.add_argument("--masks", type=Path, help="folder with a mask for each frame")
-    parser.add_argument("--splat-out", type=Path, help="also write the Gaussian splat (.ply)")
-    parser.add_argument("--report", type=Path, help="write settings, timings and fidelity (.json)")
-    parser.add_argument("--sheet", type=Path, help="write a picture of input and result (.png)")
-    parser.add_argument("--faces", type=int, help="face budget of the mesh")
-    parser.add_argument("--texture", type=int, metavar="PIXELS", help="side of the texture")
-    parser.add_argument("--seed", type=int, default=0)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Read, reconstruct, write; see `add_arguments`. Raises ValueError for bad input."""
-    config = _settings(arguments)
-    check_mesh_suffix(arguments.out)
-    _check_outputs(arguments)
+    config = check_products(arguments)
     clock = StageClock()
     clock.begin("read")
     views = read_views(
@@ -70,128 +45,4 @@ def run(arguments: argparse.Namespace) -> None:
         max_views=arguments.max_views,
         max_size=arguments.max_size,
     )
-    result = reconstruct(
-        views,
-        config,
-        want_splat=arguments.splat_out is not None,
-        seed=arguments.seed,
-        on_stage=clock.begin,
-    )
-    clock.begin("write")
-    write_mesh(result.mesh, arguments.out)
-    if arguments.splat_out is not None and result.gaussians is not None:
-        write_gaussian_ply(result.gaussians, arguments.splat_out)
-    clock.end()
-    if arguments.report is not None or arguments.sheet is not None:
-        rendered = render_mesh(result.mesh, views.cameras)
-    if arguments.report is not None:
-        report = {
-            "source": str(arguments.source),
-            "quality": arguments.quality,
-            "seed": arguments.seed,
-            "settings": asdict(config),
-            "seconds": clock.seconds,
-            "peak_memory_bytes": peak_memory_bytes(),
-            "faces": len(result.mesh.faces),
-            "silhouette_agreement": round(result.agreement, 4),
-            "views": _fidelity(views, rendered.images, rendered.alphas),
-        }
-        with replacing(arguments.report) as path:
-            path.write_text(json.dumps(report, indent=2) + "\n")
-    if arguments.sheet is not None:
-        _write_sheet(views, result.mesh, rendered.images, arguments.sheet)
-
-
-class StageClock:
-    """Progress bars and wall-clock seconds, stage by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._name: str | None = None
-        self._bar: tqdm | None = None
-        self._began = 0.0
-
-    def begin(self, name: str) -> OnStep:
-        """End the stage before and start this one; returns its `on_step`."""
-        self.end()
-        self._name, self._began = name, time.perf_counter()
-        bar = self._bar = tqdm(desc=f"{name:>16}", unit="step", leave=True)
-
-        def on_step(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return on_step
-
-    def end(self) -> None:
-        """Close the stage under way, if there is one."""
-        if self._name is None or self._bar is None:
-            return
-        self.seconds[self._name] = round(time.perf_counter() - self._began, 3)
-        self._bar.close()
-        self._name = None
-
-
-def _check_outputs(arguments: argparse.Namespace) -> None:
-    """Refuse outputs that can't be written or would overwrite each other, before any work."""
-    suffixes = {"splat_out": ".ply", "report": ".json", "sheet": ".png"}
-    taken = {arguments.out}
-    if arguments.out.suffix.lower() == ".obj":  # it comes with a material and a picture
-        taken |= {arguments.out.with_suffix(suffix) for suffix in (".mtl", ".png")}
-    check_writable(arguments.out)
-    for name, suffix in suffixes.items():
-        path: Path | None = getattr(arguments, name)
-        if path is None:
-            continue
-        option = "--" + name.replace("_", "-")
-        if path.suffix.lower() != suffix:
-            raise ValueError(f"{option} is {path}, expected a name that ends in {suffix}")
-        if path in taken:
-            raise ValueError(f"{option} {path} is also written by another option: rename one")
-        taken.add(path)
-        check_writable(path)
-
-
-def _settings(arguments: argparse.Namespace) -> ReconstructConfig:
-    config = QUALITIES[arguments.quality]
-    if arguments.interpolate is not None:
-        if not 0 <= arguments.interpolate <= 256:
-            raise ValueError(f"--interpolate is {arguments.interpolate}, expected 0 to 256")
-        config = replace(config, interpolate=arguments.interpolate)
-    if arguments.faces is not None:
-        if arguments.faces < 100:
-            raise ValueError(f"--faces is {arguments.faces}, expected at least 100")
-        config = replace(config, face_budget=arguments.faces)
-    if arguments.texture is not None:
-        if not 64 <= arguments.texture <= 8192:
-            raise ValueError(f"--texture is {arguments.texture} pixels, expected 64 to 8192")
-        config = replace(config, texture=replace(config.texture, size=arguments.texture))
-    return config
-
-
-def _fidelity(views: OrbitViews, images: Tensor, alphas: Tensor) -> dict[str, object]:
-    """PSNR on white and mask IoU of the result drawn at the input cameras, view by view."""
-    psnrs = [round(float(psnr(a, b)), 3) for a, b in zip(images, views.images, strict=True)]
-    ious = [round(float(mask_iou(a, b)), 4) for a, b in zip(alphas, views.alphas, strict=True)]
-    return {
-        "psnr": psnrs,
-        "mask_iou": ious,
-        "mean_psnr": round(sum(psnrs) / len(psnrs), 3),
-        "mean_mask_iou": round(sum(ious) / len(ious), 4),
-    }
-
-
-def _write_sheet(views: OrbitViews, mesh: Mesh, images: Tensor, path: Path) -> None:
-    count = min(8, len(views))
-    chosen = [index * len(views) // count for index in range(count)]
-    plain = Mesh(mesh.vertices, mesh.faces)
-    shape = render_mesh(plain, views.cameras[chosen], shading="soft")
-    sheet = contact_sheet(
-        [
-            ("input", views.images[chosen]),
-            ("result", images[chosen]),
-            ("shape", shape.images),
-        ]
-    )
-    with replacing(path) as temporary:
-        sheet.save(temporary)
+    make_products(views, config, arguments, clock, {"source": str(arguments.source)})

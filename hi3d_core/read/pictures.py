@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +12,28 @@ from PIL import Image, ImageOps
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
+# Pillow's decoders raise all of these for broken data.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    struct.error,
+)
+
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B")
 
 
 @contextmanager
 def opening(path: Path) -> Iterator[Image.Image]:
-    """Open a picture file; whatever goes wrong inside is a ValueError that names the file."""
+    """Open a picture file; whatever goes wrong inside is a ValueError that names the file.
+
+    So only decode inside, and judge what was decoded after it.
+    """
     try:
         with Image.open(path) as image:
             yield image
@@ -24,10 +41,10 @@ def opening(path: Path) -> Iterator[Image.Image]:
         raise ValueError(f"the picture {path} does not exist") from error
     except Image.DecompressionBombError as error:
         raise ValueError(
-            f"the picture {path} is too large to be an orbit's frame: {error}"
+            f"the picture {path} is too large ({error}): "
+            "scale it down to 4096 pixels a side or less"
         ) from error
-    # Pillow's decoders raise all of these for broken data.
-    except (OSError, SyntaxError, EOFError, IndexError) as error:
+    except _DECODER_ERRORS as error:
         raise ValueError(
             f"the picture {path} can't be read ({error}): "
             "it may be cut off or damaged; export it again"

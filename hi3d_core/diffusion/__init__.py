@@ -1,0 +1,1 @@
+"""Sampling from a denoiser: noise levels, preconditioning, guidance, solvers."""

@@ -1,0 +1,45 @@
+"""How the networks are run: what trades memory, time and (one of them) exactness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .memory import available_bytes
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Switches that both diffusion stages share. The defaults change no result.
+
+    guide_at_once: compute with and without the condition in one call of the network; None decides
+        by free memory.
+    frames_at_once: frames that the autoencoder takes in one call; more is faster on a GPU.
+    tiled: let the autoencoder work in overlapping tiles: less memory, and faint differences.
+    feed_forward_chunks: compute the feed-forward layers in this many parts; 1 is all at once.
+    reuse_every: compute the UNet's deep features in every n-th step only and keep them in between
+        (DeepCache, Ma et al. 2023); 1 computes all. It changes the result.
+    compiled: use torch.compile for the UNet; the first step then takes minutes.
+    """
+
+    guide_at_once: bool | None = None
+    frames_at_once: int = 1
+    tiled: bool = False
+    feed_forward_chunks: int = 1
+    reuse_every: int = 1
+    compiled: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("frames_at_once", "feed_forward_chunks", "reuse_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that the device could still give."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + cached
+    return available_bytes()

@@ -1,0 +1,159 @@
+"""What both diffusion stages do alike: draw noise, solve from noise to latents, decode the frames.
+
+Letters: F frames, S the frames' side in pixels, h and w the latent grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .conditioning import Conditioning, video_denoiser
+from .datatypes import OnStep
+from .diffusion.guidance import frame_scales
+from .diffusion.preview import LatentPreview
+from .diffusion.sampling import SOLVERS, BeforeStep
+from .networks.feature_reuse import FeatureReuse
+from .networks.image_encoder import embed_image
+from .networks.vae import LATENT_SCALE, decode, tiling
+from .networks.video_unet import chunk_feed_forward
+from .sample_options import SampleOptions, guides_at_once
+from .video_model import VideoModel, device_of, dtype_of, like_weights, placed
+
+OnPreview = Callable[[Tensor], None]
+"""Called with a rough picture of the frames, (F, h, w, 3) in [0, 1]."""
+
+
+class Progress:
+    """Counts the units of work of one stage: the condition, the solver's steps, decoded frames."""
+
+    def __init__(self, total: int, on_step: OnStep | None) -> None:
+        self._done, self._total, self._on_step = 0, total, on_step
+        self.advance(0)
+
+    def advance(self, units: int = 1) -> None:
+        """Report `units` more as done; lets whatever the callback raises pass."""
+        self._done += units
+        if self._on_step is not None:
+            self._on_step(self._done, self._total)
+
+
+def check_size(size: int) -> None:
+    """Refuse sides that the networks can't take."""
+    if size % 64 or not 64 <= size <= 4096:
+        raise ValueError(f"size is {size} pixels, expected a multiple of 64 from 64 to 4096")
+
+
+def to_network(pictures: Tensor, name: str) -> Tensor:
+    """(N, H, W, 3) in [0, 1] -> (N, 3, H, W) float32 in [-1, 1] on the CPU, contiguous."""
+    if pictures.ndim != 4 or pictures.shape[-1] != 3:
+        raise ValueError(f"{name} is {tuple(pictures.shape)}, expected (..., height, width, 3)")
+    pictures = pictures.detach().float().cpu()
+    low, high = pictures.aminmax()
+    if not (low >= 0 and high <= 1):  # also false for NaN
+        raise ValueError(f"{name} holds values from {low:g} to {high:g}, expected 0 to 1")
+    # Strides as of a permuted picture cost accuracy in the autoencoder's norms.
+    return (pictures * 2 - 1).permute(0, 3, 1, 2).contiguous()
+
+
+def step_count(solver: str, steps: int | None) -> int:
+    """Steps to take: those asked for, or the solver's own default."""
+    if solver not in SOLVERS:
+        raise ValueError(f"there is no solver {solver!r}: expected one of {', '.join(SOLVERS)}")
+    return SOLVERS[solver].steps if steps is None else steps
+
+
+def embed_token(model: VideoModel, image: Tensor, device: torch.device | None) -> Tensor:
+    """The image encoder's token (1, 1, D) of a clean picture (1, 3, S, S), float32 on the CPU."""
+    with placed(model.image_encoder, device) as encoder, torch.no_grad():
+        return embed_image(encoder, like_weights(image, encoder)).float().cpu()[:, None]
+
+
+def draw(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
+    """Unit normal noise, float32 on the CPU: a seed gives the same everywhere."""
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float32)
+
+
+def sample_latents(
+    model: VideoModel,
+    conditioning: Conditioning,
+    noise: Tensor,
+    *,
+    solver: str,
+    steps: int,
+    guidance: tuple[float, float],
+    options: SampleOptions,
+    device: torch.device | None = None,
+    before_step: BeforeStep | None = None,
+    progress: Progress | None = None,
+    preview: LatentPreview | None = None,
+    on_preview: OnPreview | None = None,
+) -> Tensor:
+    """Solve from unit normal noise (F, 4, h, w) to clean latents, scaled by 0.18215.
+
+    before_step: see `diffusion.sampling`. preview, on_preview: a picture after each step.
+    Returns float32 on the CPU. Raises FloatingPointError if the network overflows.
+    """
+    method = SOLVERS[solver]
+    with placed(model.unet, device) as unet, torch.no_grad():
+        where, dtype = device_of(unet), dtype_of(unet)
+        sigmas = method.sigmas(steps).to(where)
+        chunk_feed_forward(unet, options.feed_forward_chunks)
+        denoise = video_denoiser(
+            torch.compile(unet) if options.compiled else unet,
+            conditioning,
+            frame_scales(*guidance, model.frames),
+            device=where,
+            dtype=dtype,
+            batched=guides_at_once(options, unet, noise.shape, where),
+            reuse=FeatureReuse(options.reuse_every) if options.reuse_every > 1 else None,
+        )
+
+        def on_denoised(index: int, denoised: Tensor) -> None:
+            if preview is not None and on_preview is not None:
+                on_preview(preview(denoised.cpu() / LATENT_SCALE))
+
+        latents = method.solve(
+            denoise,
+            noise.to(where) * torch.sqrt(1 + sigmas[0] ** 2),
+            sigmas,
+            before_step=before_step,
+            on_step=None if progress is None else lambda done, total: progress.advance(),
+            on_denoised=on_denoised,
+        ).cpu()
+    if not torch.isfinite(latents).all():
+        raise FloatingPointError(
+            f"the {model.stage} network gave values that are not finite in "
+            f"{str(dtype).removeprefix('torch.')}: use float32 (--dtype fp32)"
+        )
+    return latents
+
+
+def decode_frames(
+    model: VideoModel,
+    latents: Tensor,
+    options: SampleOptions,
+    *,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Decode latents (F, 4, h, w), scaled by 0.18215, to pictures (F, S, S, 3) on the CPU.
+
+    Every frame by itself, as the official code does. Values are cut to [0, 1] and truncated to
+    multiples of 1/255, so that frames kept as 8-bit files are these very frames.
+    """
+    with placed(model.vae, device) as vae, torch.no_grad(), tiling(vae, options.tiled):
+        decoded = decode(
+            vae,
+            like_weights(latents / LATENT_SCALE, vae),
+            options.frames_at_once,
+            on_step=None if progress is None else lambda done, total: progress.advance(),
+        )
+    if not torch.isfinite(decoded).all():
+        raise FloatingPointError(
+            "the autoencoder gave values that are not finite: use float32 (--dtype fp32)"
+        )
+    pictures = (decoded.float().cpu() * 0.5 + 0.5).clamp(0, 1)
+    return (pictures * 255).trunc().permute(0, 2, 3, 1).contiguous() / 255

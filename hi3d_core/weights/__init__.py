@@ -1,0 +1,1 @@
+"""Checkpoint files: found, checked, read and written."""

@@ -1,0 +1,138 @@
+"""Any checkpoint -> safetensors files that are safe to open, small, and load at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ..datatypes import OnStep
+from ..video_model import Stage
+from .find import MODEL_FILES
+from .load import Holding, Plan, checkpoint_of, find_holdings, is_copy, plan_network
+from .mismatch import CheckpointMismatch
+from .parts import ROLES
+from .recognise import recognise
+from .tensor_file import open_tensors
+from .write import PendingTensor, sha256_of, write_safetensors
+
+_log = logging.getLogger(__name__)
+
+
+def convert(
+    path: str | Path,
+    out: str | Path,
+    *,
+    dtype: torch.dtype | None = torch.float16,
+    image_encoder: str | Path | None = None,
+    depth: str | Path | None = None,
+    vae: str | Path | None = None,
+    image_encoder_inside: bool = False,
+    head_channels: int | None = None,
+    on_step: OnStep | None = None,
+) -> list[Path]:
+    """Write one stage's networks, and nothing else, to one safetensors file.
+
+    path: a checkpoint as `load_video_model` takes it; the stage is recognised. image_encoder, depth,
+    vae, head_channels: as there. out: ends in .safetensors.
+    dtype: of the copy; None keeps each tensor's own.
+    image_encoder_inside: put the image encoder into the file. Else it goes, once, into
+        `hi3d_image_encoder.safetensors` beside it, where both stages' copies find it.
+
+    The metadata tells the stage, the networks' settings, and name and SHA-256 of the source. Tensors
+    are read and written one by one. Returns the files written; on any error nothing is left.
+
+    Raises CheckpointMismatch and ValueError as `load_video_model`, and if another image encoder
+    lies beside `out`.
+    """
+    path, out = Path(path), Path(out)
+    if out.suffix.lower() != ".safetensors":
+        raise ValueError(f"--out is {out}, expected a name that ends in .safetensors")
+    if out.exists() and path.exists() and out.samefile(path):
+        raise ValueError(f"{out} is the file to be converted: write to another name")
+    with ExitStack() as stack:
+        stage = _stage(path)
+        holdings = find_holdings(stack, path, stage, image_encoder, depth, vae)
+        plans = _plan(stage, holdings, head_channels)
+        metadata = {"hi3d_source": path.name, "hi3d_source_sha256": _hash(checkpoint_of(path), on_step)}
+        written = [out]
+        encoder = {} if image_encoder_inside else {"image_encoder": plans.pop("image_encoder")}
+        beside = out.with_name(MODEL_FILES["image_encoder"].names[0])
+        if encoder and beside.exists():
+            _check_same_encoder(beside, encoder["image_encoder"], dtype)
+        elif encoder:
+            _write(beside, "image_encoder", encoder, dtype, metadata, on_step)
+            _log.info("the image encoder, which both stages share, is in %s", beside)
+            written.append(beside)
+        _write(out, stage, plans, dtype, metadata, on_step)
+    return written
+
+
+def _stage(path: Path) -> Stage:
+    with open_tensors(checkpoint_of(path)) as file:
+        stage = recognise(file).stage
+    if stage == "orbit" or stage == "refiner":
+        return stage
+    found = "plain Stable Video Diffusion" if stage == "svd" else "no video UNet"
+    raise CheckpointMismatch(
+        f"{path} holds {found}, expected one of Hi3D's stages (first_stage.pt or second_stage.pt)"
+    )
+
+
+def _plan(stage: Stage, holdings: dict[str, Holding], head_channels: int | None) -> dict[str, Plan]:
+    plans = {}
+    for name in ROLES[stage]:
+        holding = holdings.get(name)
+        if holding is None or (name == "conditioning_vae" and is_copy(holding, holdings["vae"])):
+            continue
+        options = {"head_channels": head_channels} if name == "unet" and head_channels else {}
+        plans[name] = plan_network(name, holding, **options)
+    return plans
+
+
+def _write(
+    out: Path,
+    stage: str,
+    plans: dict[str, Plan],
+    dtype: torch.dtype | None,
+    metadata: dict[str, str],
+    on_step: OnStep | None,
+) -> None:
+    settings = {name: dataclasses.asdict(plan.settings) for name, plan in plans.items()}
+    pending = {}
+    for name, plan in plans.items():
+        for key, target in plan.network.state_dict().items():
+            kind = dtype or plan.dtype(key)
+            make = partial(plan.read, key, kind)
+            pending[f"{name}.{key}"] = PendingTensor(tuple(target.shape), kind, make)
+    told = {"format": "pt", "hi3d_stage": stage, "hi3d_settings": json.dumps(settings), **metadata}
+    write_safetensors(out, pending, told, on_step=on_step)
+
+
+def _hash(path: Path, on_step: OnStep | None) -> str:
+    """The SHA-256 of a checkpoint's file; of several, that of theirs one after the other."""
+    with open_tensors(path) as file:
+        files = file.files
+    if len(files) == 1:
+        return sha256_of(files[0], on_step)
+    together = "".join(sha256_of(each, on_step) for each in files)
+    return hashlib.sha256(together.encode()).hexdigest()
+
+
+def _check_same_encoder(beside: Path, plan: Plan, dtype: torch.dtype | None) -> None:
+    """Both stages share one encoder file: refuse to rely on one that holds something else."""
+    with open_tensors(beside) as file:
+        for key in plan.network.state_dict():
+            name = f"image_encoder.{key}"
+            expected = plan.read(key, dtype or plan.dtype(key))
+            if name not in file.shapes or not torch.equal(file.read(name).to(expected), expected):
+                raise ValueError(
+                    f"{beside} holds another image encoder than this checkpoint: move it away, or "
+                    "put the encoder into the file itself (--image-encoder-inside)"
+                )

@@ -1,0 +1,139 @@
+"""Where weights are looked for, and what is said when they are missing. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+WeightsKind = Literal["orbit", "refiner", "image_encoder", "depth"]
+
+FOLDER_VARIABLE = "HI3D_MODELS"
+DEFAULT_FOLDER = Path("models") / "hi3d"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One model that the user must bring.
+
+    title: what it is. names: file and folder names that are looked for, best first.
+    size: of the download, in words. source: where the authors offer it.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    size: str
+    source: str
+
+
+# Sources: the README of github.com/yanghb22-fdu/Hi3D-Official and its issue 5; the releases of
+# github.com/isl-org/MiDaS; Hugging Face. Sizes: parameters times bytes, where not stated there.
+MODEL_FILES: dict[WeightsKind, ModelFile] = {
+    "orbit": ModelFile(
+        "the orbit model (Hi3D, first stage)",
+        ("hi3d_orbit.safetensors", "first_stage.safetensors", "first_stage.pt"),
+        "2.7 billion numbers: about 5.4 GB in half precision, 10.9 GB in single",
+        "linked in the README of https://github.com/yanghb22-fdu/Hi3D-Official (Google Drive)",
+    ),
+    "refiner": ModelFile(
+        "the refiner (Hi3D, second stage)",
+        ("hi3d_refiner.safetensors", "second_stage.safetensors", "second_stage.pt"),
+        "2.5 billion numbers: about 5.0 GB in half precision, 10.0 GB in single",
+        "https://huggingface.co/hbyang/Hi3D, file second_stage.pt",
+    ),
+    "image_encoder": ModelFile(
+        "the image encoder (OpenCLIP ViT-H/14, laion2b_s32b_b79k)",
+        (
+            "hi3d_image_encoder.safetensors",
+            "open_clip_pytorch_model.safetensors",
+            "open_clip_pytorch_model.bin",
+            "image_encoder",
+        ),
+        "3.9 GB; the folder image_encoder 2.5 GB, or 1.3 GB in half precision",
+        "https://huggingface.co/laion/CLIP-ViT-H-14-laion2B-s32B-b79K, or the folder image_encoder "
+        "of https://huggingface.co/stabilityai/stable-video-diffusion-img2vid-xt",
+    ),
+    "depth": ModelFile(
+        "the depth network (DPT-hybrid, MiDaS 3.0)",
+        (
+            "hi3d_depth.safetensors",
+            "dpt_hybrid_384.pt",
+            "dpt_hybrid-midas-501f0c75.pt",
+            "dpt-hybrid-midas",
+        ),
+        "0.49 GB",
+        "https://github.com/isl-org/MiDaS/releases/download/v3/dpt_hybrid_384.pt; also in "
+        "ckpts.zip of https://huggingface.co/hbyang/Hi3D; or https://huggingface.co/Intel/dpt-hybrid-midas",
+    ),
+}
+
+
+def find_weights(
+    kind: WeightsKind,
+    given: str | Path | None = None,
+    folders: Sequence[str | Path] = (),
+    *,
+    beside: str | Path | None = None,
+) -> Path:
+    """Where the weights of a kind are: a file, or a folder with a checkpoint in it.
+
+    given: what the user named; nothing else is looked at then. A folder that holds a file of one of
+    the usual names stands for that file.
+    folders, beside: what is searched, see `search_folders`.
+
+    Raises ValueError if `given` does not exist, or if nothing is found: the message says which
+    names were looked for, where, how large they are and who offers them.
+    """
+    model = MODEL_FILES[kind]
+    if given is not None:
+        given = Path(given).expanduser()
+        if not given.exists():
+            raise ValueError(f"{given} does not exist: name {model.title}. {_where_from(model)}")
+        return _named_in(given, model) or given
+    searched = search_folders(folders, beside)
+    for folder in searched:
+        found = _named_in(folder, model)
+        if found is not None:
+            return found
+    raise ValueError(
+        f"{model.title} was not found: none of {', '.join(model.names)} lies in "
+        f"{', '.join(str(folder) for folder in searched)}. {_where_from(model)} Put it there, or "
+        f"set {FOLDER_VARIABLE} to its folder"
+    )
+
+
+def search_folders(
+    folders: Sequence[str | Path] = (), beside: str | Path | None = None
+) -> list[Path]:
+    """The folders that are searched, first to last, without repeats.
+
+    `folders`; those in the environment variable HI3D_MODELS (several as in PATH); models/hi3d in
+    the working directory; and the folder of the file `beside`, if another model was named.
+    """
+    found = [Path(folder).expanduser() for folder in folders]
+    stated = os.environ.get(FOLDER_VARIABLE, "").split(os.pathsep)
+    found += [Path(folder).expanduser() for folder in stated if folder]
+    found.append(DEFAULT_FOLDER)
+    if beside is not None:
+        beside = Path(beside).expanduser()
+        found.append(beside if beside.is_dir() else beside.parent)
+    return list(dict.fromkeys(found))
+
+
+def describe() -> str:
+    """All models that the user must bring, as a Markdown table."""
+    rows = ["| model | file or folder | size | from |", "| --- | --- | --- | --- |"]
+    for model in MODEL_FILES.values():
+        names = ", ".join(f"`{name}`" for name in model.names)
+        rows.append(f"| {model.title} | {names} | {model.size} | {model.source} |")
+    return "\n".join(rows)
+
+
+def _named_in(folder: Path, model: ModelFile) -> Path | None:
+    return next((folder / name for name in model.names if (folder / name).exists()), None)
+
+
+def _where_from(model: ModelFile) -> str:
+    return f"It is offered here: {model.source} ({model.size})."

@@ -1,0 +1,164 @@
+import gc
+import math
+
+import pytest
+import torch
+
+from hi3d_core.orbit import OrbitConfig, generate_orbit
+from hi3d_core.sample_options import SampleOptions
+
+from .tiny_models import tiny_model
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model("orbit")
+
+
+def picture():
+    y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    inside = ((x - 30) ** 2 + (y - 34) ** 2 < 400).float()[..., None]
+    return inside * torch.tensor([0.8, 0.3, 0.1]) + (1 - inside)
+
+
+def make(model, elevation=10.0, seed=0, on_step=None, on_preview=None, **settings):
+    return generate_orbit(
+        model,
+        picture(),
+        elevation,
+        OrbitConfig(**{"size": SIZE, "steps": 2, **settings}),
+        generator=torch.Generator().manual_seed(seed),
+        on_step=on_step,
+        on_preview=on_preview,
+    )
+
+
+def live_bytes():
+    gc.collect()
+    tensors = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def test_frames_are_eight_bit_pictures(model):
+    frames = make(model)
+    assert frames.shape == (16, SIZE, SIZE, 3)
+    assert float(frames.min()) >= 0 and float(frames.max()) <= 1
+    assert torch.equal((frames * 255).round() / 255, frames)
+
+
+def test_a_seed_gives_one_orbit_and_another_seed_another(model):
+    assert torch.equal(make(model, seed=3), make(model, seed=3))
+    assert not torch.equal(make(model, seed=3), make(model, seed=4))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"elevation": 11.0},
+        {"guidance": (1.0, 3.0)},
+        {"cond_aug": 0.1},
+        {"aesthetic_score": 4.0},
+        {"steps": 3},
+        {"solver": "fast"},
+    ],
+)
+def test_every_input_counts(model, change):
+    assert not torch.equal(make(model), make(model, **change))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SampleOptions(guide_at_once=True),
+        SampleOptions(guide_at_once=False),
+        SampleOptions(frames_at_once=5),
+        SampleOptions(feed_forward_chunks=2),
+    ],
+)
+def test_options_that_save_memory_change_nothing(model, options):
+    difference = (make(model, options=options) - make(model)).abs()
+    assert float(difference.max()) <= 1 / 255 + 1e-6
+    assert float((difference > 0).float().mean()) < 1e-3
+
+
+def test_feature_reuse_changes_little_but_something(model):
+    whole = make(model, steps=6)
+    reused = make(model, steps=6, options=SampleOptions(reuse_every=2))
+    assert not torch.equal(whole, reused)
+    assert torch.equal(whole, make(model, steps=6, options=SampleOptions(reuse_every=1)))
+
+
+def test_progress_ends_at_its_total_and_previews_are_pictures(model):
+    told, shown = [], []
+    make(model, on_step=lambda *step: told.append(step), on_preview=shown.append)
+    done = [step for step, _ in told]
+    assert done == sorted(done) and told[0][0] == 0
+    assert told[-1] == (1 + 2 + 16, 1 + 2 + 16)
+    assert len(shown) == 2
+    for preview in shown:
+        assert preview.shape == (16, SIZE // 8, SIZE // 8, 3)
+        assert float(preview.min()) >= 0 and float(preview.max()) <= 1
+
+
+class Cancelled(Exception):
+    pass
+
+
+@pytest.mark.parametrize("when", [0, 1, 2, 5])
+def test_cancelling_ends_within_a_step_and_frees_everything(model, when):
+    told = []
+
+    def stop(done, total):
+        told.append(done)
+        if done >= when:
+            raise Cancelled
+
+    before = live_bytes()
+    with pytest.raises(Cancelled):
+        make(model, on_step=stop)
+    assert told[-1] == when
+    assert live_bytes() == before
+
+
+def test_a_finished_run_leaves_only_its_frames(model):
+    before = live_bytes()
+    frames = make(model)
+    assert live_bytes() == before + frames.untyped_storage().nbytes()
+
+
+def test_inputs_are_not_changed(model):
+    given = picture()
+    kept = given.clone()
+    weights = [parameter.clone() for parameter in model.unet.parameters()]
+    generate_orbit(
+        model,
+        given,
+        0.0,
+        OrbitConfig(size=SIZE, steps=1),
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert torch.equal(given, kept)
+    assert all(map(torch.equal, weights, model.unet.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"elevation": math.nan}, "elevation"),
+        ({"size": 100}, "multiple of 64"),
+        ({"size": 128}, "64 x 64"),
+        ({"steps": 0}, "steps"),
+        ({"solver": "best"}, "solver"),
+        ({"aesthetic_score": math.inf}, "aesthetic"),
+    ],
+)
+def test_bad_input_is_refused(model, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make(model, **settings)
+
+
+def test_the_refiner_is_refused():
+    with pytest.raises(ValueError, match="refiner model, expected the orbit model"):
+        make(tiny_model("refiner"))
