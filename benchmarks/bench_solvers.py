@@ -1,7 +1,8 @@
 """Which solver comes closest to the exact picture in how many network calls.
 
     python benchmarks/bench_solvers.py [--orbits ../shared/eval] [--golden ../shared/golden]
-                                       [--seeds 3] [--out benchmarks/results/solvers.json]
+                                       [--seeds 3] [--only local whole refiner network]
+                                       [--out benchmarks/results/solvers.json]
 
 No released weights are needed; the denoisers are stand-ins:
 
@@ -14,8 +15,9 @@ No released weights are needed; the denoisers are stand-ins:
     refiner  local, with a tighter condition and the coarse frames mixed in as stage 2 does.
     network  stage 1 of the golden folder: the real architecture, narrow, with random weights.
 
-Every run starts from the same noise as its reference, Heun's method in 250 steps. Errors are
-relative l2 distances to it: the median and the worst of the seeds, each with an object of its own.
+Every run starts from the same noise as its reference, Heun's method in 200 steps. Errors are
+relative l2 distances to it: the median and the worst of the seeds, each with an object of its own
+(network: two seeds at most, since it takes half an hour).
 """
 
 from __future__ import annotations
@@ -29,7 +31,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,7 @@ from hi3d_core.diffusion.sampling import (  # noqa: E402
     sample_heun,
 )
 from hi3d_core.diffusion.schedule import align_your_steps_sigmas, edm_sigmas  # noqa: E402
+from hi3d_core.threads import one_torch_thread  # noqa: E402
 
 FRAMES, GRID = 16, 32
 CALLS = (5, 8, 10, 12, 15, 20, 25, 50)
@@ -213,7 +215,7 @@ def picture_problem(latents: Tensor, seed: int, kind: str) -> Problem:
 def reference(problem: Problem) -> Tensor:
     """The exact picture; for the refiner exact between the official 25 mixings."""
     if problem.coarse is None:
-        return sample_heun(problem.denoise, problem.start(), edm_sigmas(250))
+        return sample_heun(problem.denoise, problem.start(), edm_sigmas(200))
     levels, weights, x = edm_sigmas(25), mixing_weights(25), problem.start()
     mix = problem.mixing(weights)
     assert mix is not None
@@ -331,6 +333,16 @@ def show(rows: list[dict[str, object]]) -> None:
             print(f"| {solver}, {schedule} | " + " | ".join(cells) + " |")
 
 
+def show_mixing(rows: list[dict[str, object]]) -> None:
+    """A Markdown table of the refiner's runs."""
+    print("| solver | calls | mixing | error (worst) |\n| --- | --- | --- | --- |")
+    for row in rows:
+        print(
+            f"| {row['solver']} | {row['calls']} | {row['mixing']} | "
+            f"{row['median']:.3f} ({row['worst']:.3f}) |"
+        )
+
+
 def machine() -> dict[str, object]:
     """What the figures depend on."""
     command = ["git", "rev-parse", "--short", "HEAD"]
@@ -349,39 +361,36 @@ def main() -> None:
     parser.add_argument("--orbits", type=Path, default=ROOT.parent / "shared" / "eval")
     parser.add_argument("--golden", type=Path, default=ROOT.parent / "shared" / "golden")
     parser.add_argument("--seeds", type=int, default=3)
+    kinds = ("local", "whole", "refiner", "network")
+    parser.add_argument("--only", nargs="+", choices=kinds, default=kinds)
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks" / "results" / "solvers.json"
     )
     arguments = parser.parse_args()
-    pictures = read_orbits(arguments.orbits) if arguments.orbits.is_dir() else draw_orbits()
-    latents = to_latents(pictures)
-    seeds = range(arguments.seeds)
-    makers: dict[str, Callable[[int], Problem]] = {
-        kind: lambda seed, kind=kind: picture_problem(latents, seed, kind)  # type: ignore[misc]
-        for kind in ("local", "whole")
-    }
-    if (arguments.golden / "manifest.json").is_file():
-        makers["network"] = lambda seed: network_problem(arguments.golden, seed)
+    found = arguments.orbits.is_dir()
+    latents = to_latents(read_orbits(arguments.orbits) if found else draw_orbits())
     results: dict[str, object] = {
         "machine": machine(),
-        "orbits": "rendered objects" if arguments.orbits.is_dir() else "drawn balls",
-        "seeds": arguments.seeds,
+        "orbits": "rendered objects" if found else "drawn balls",
         "unit": "relative l2 distance to the exact solution",
     }
-    for kind, make in makers.items():
+    for kind in arguments.only:
+        if kind == "network" and not (arguments.golden / "manifest.json").is_file():
+            print(f"\nnetwork: left out, there is no {arguments.golden}")
+            continue
+        seeds = range(min(arguments.seeds, 2 if kind == "network" else arguments.seeds))
         began = time.perf_counter()
-        rows = compare([make(seed) for seed in seeds])
-        results[kind] = rows
+        with one_torch_thread():
+            if kind == "network":
+                rows = compare([network_problem(arguments.golden, seed) for seed in seeds])
+            else:
+                problems = [picture_problem(latents, seed, kind) for seed in seeds]
+                rows = compare_mixing(problems) if kind == "refiner" else compare(problems)
+        results[kind] = {"seeds": len(seeds), "rows": rows}
         print(f"\n{kind}, {time.perf_counter() - began:.0f} s\n")
-        show(rows)
-    rows = compare_mixing([picture_problem(latents, seed, "refiner") for seed in seeds])
-    results["refiner"] = rows
-    print("\nrefiner\n\n| solver | calls | mixing | error (worst) |\n| --- | --- | --- | --- |")
-    for row in rows:
-        print(
-            f"| {row['solver']} | {row['calls']} | {row['mixing']} | "
-            f"{row['median']:.3f} ({row['worst']:.3f}) |"
-        )
+        (show_mixing if kind == "refiner" else show)(rows)
+    if arguments.out.exists():  # keep what this run leaves out
+        results = json.loads(arguments.out.read_text()) | results
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     print(f"\nwrote {arguments.out}")

@@ -17,7 +17,7 @@ from .diffusion.precondition import Denoiser, v_coefficients
 from .networks.feature_reuse import FeatureReuse
 
 Network = Callable[..., Tensor]
-"""(latents (B, F, C, h, w), c_noise, context (B, L, D), vector (B, A), reuse=) -> (B, F, 4, h, w)."""
+"""(latents (B, F, C, h, w), c_noise, context (B, L, D), vector (B, A), reuse=) -> v."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +76,7 @@ def video_denoiser(
         else:
             (unconditional,) = run(noisy, c_noise, slice(0, 1))
             (conditional,) = run(noisy, c_noise, slice(1, 2))
-        return guide(
-            unconditional * c_out + x * c_skip, conditional * c_out + x * c_skip, scales
-        )
+        return guide(unconditional * c_out + x * c_skip, conditional * c_out + x * c_skip, scales)
 
     return denoise
 

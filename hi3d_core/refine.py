@@ -30,6 +30,7 @@ from .video_model import VideoModel, like_weights, placed
 from .video_sampling import (
     OnPreview,
     Progress,
+    advancing,
     check_size,
     decode_frames,
     draw,
@@ -178,16 +179,16 @@ def _check_counts(model: VideoModel, frames: Tensor, depths: Tensor | None) -> N
 def enlarge(frames: Tensor, picture: Tensor, config: RefineConfig) -> Tensor:
     """Coarse frames as the network's input: (F, 3, S, S) in [-1, 1].
 
-    Rounded to 8 bits and resized as the official code does it; frame 0 is the input picture if it is
+    Rounded to 8 bits and resized as the official code does it; frame 0 is the input picture if
     locked.
     """
-    pictures = [picture if index == 0 and config.lock_first_frame else frame
-                for index, frame in enumerate(frames)]
+    pictures = [
+        picture if index == 0 and config.lock_first_frame else frame
+        for index, frame in enumerate(frames)
+    ]
     for name, value in (("frames", frames), ("picture", picture[None])):
         to_network(value, name)  # refuses other ranges and shapes
-    resized = [
-        resize_linear_8bit(to_bytes(each), config.size, config.size) for each in pictures
-    ]
+    resized = [resize_linear_8bit(to_bytes(each), config.size, config.size) for each in pictures]
     return to_network(torch.stack([torch.from_numpy(each) for each in resized]) / 255, "frames")
 
 
@@ -205,7 +206,7 @@ def encode_coarse(
             vae,
             like_weights(images, vae),
             config.options.frames_at_once,
-            on_step=_advancing(progress),
+            on_step=advancing(progress),
         )
     mean, log_variance = mean.float().cpu(), log_variance.float().cpu()
     return (mean + torch.exp(0.5 * log_variance) * noise) * LATENT_SCALE
@@ -234,14 +235,12 @@ def refiner_conditioning(
             vae,
             like_weights(noisy, vae),
             config.options.frames_at_once,
-            on_step=_advancing(progress),
+            on_step=advancing(progress),
         )
     latents = mean.float().cpu()
     return Conditioning(
         embed_token(model, images[:1], device),
-        refiner_vector(
-            torch.tensor([float(elevation_degrees)]), torch.tensor([config.cond_aug])
-        ),
+        refiner_vector(torch.tensor([float(elevation_degrees)]), torch.tensor([config.cond_aug])),
         torch.cat([depth_channels(raw, *latents.shape[2:]), latents], dim=1),
     )
 

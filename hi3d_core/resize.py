@@ -35,8 +35,7 @@ def resize_linear_8bit(
 ) -> np.ndarray:
     """Resize bytes linearly, bit for bit as `cv2.resize(pixels, (width, height))` does.
 
-    The diffusion networks were fed such pictures. Smaller ones are not antialiased, except at
-    exactly half the size, where OpenCV averages four pixels.
+    The diffusion networks were fed such pictures. Nothing is antialiased.
 
     pixels: uint8 (H, W) or (H, W, C). window: only this part of the result is computed.
     Returns uint8 of the same number of axes. Raises ValueError for other arrays, sizes below 1 and
@@ -55,10 +54,8 @@ def resize_linear_8bit(
     source_height, source_width = pixels.shape[:2]
     if (source_width, source_height) == (width, height):
         return pixels[rows, columns].copy()
-    if (source_width, source_height) == (2 * width, 2 * height):
-        return _halved(pixels)[rows, columns].copy()
-    across = [each[columns] for each in _axis(source_width, width, stops_at_border=True)]
-    down = [each[rows] for each in _axis(source_height, height, stops_at_border=False)]
+    across = [each[columns] for each in _axis(source_width, width)]
+    down = [each[rows] for each in _axis(source_height, height)]
     return _interpolate(pixels, across, down)
 
 
@@ -72,24 +69,15 @@ def _check_window(window: Window, width: int, height: int) -> None:
         raise ValueError(f"{window} is not inside the result of {width} x {height} pixels")
 
 
-def _halved(pixels: np.ndarray) -> np.ndarray:
-    wide = pixels.astype(np.uint16)
-    total = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
-    return ((total + 2) >> 2).astype(np.uint8)
-
-
-def _axis(source: int, target: int, *, stops_at_border: bool) -> list[np.ndarray]:
+def _axis(source: int, target: int) -> list[np.ndarray]:
     """For each target pixel its two source pixels and their weights in 1/2048, all int32.
 
-    stops_at_border: beyond the outermost pixel's centre that pixel has the whole weight; else it
-    has both weights, whose roundings differ. OpenCV does the first across and the second down.
+    Beyond the outermost pixels' centres both are that pixel.
     """
     scale = 1 / (target / source)  # two roundings, as OpenCV has them
     positions = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)
     first = np.floor(positions).astype(np.int32)
     fraction = positions - first.astype(np.float32)
-    if stops_at_border:
-        fraction[(first < 0) | (first >= source - 1)] = 0
     near = np.rint((np.float32(1) - fraction) * _ONE).astype(np.int32)
     far = np.rint(fraction * _ONE).astype(np.int32)
     last = source - 1

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from .memory import available_bytes
+
+if TYPE_CHECKING:
+    from .networks.video_unet import VideoUNet
+
+# Of the UNet at its peak, in multiples of its outermost level's hidden states.
+_ACTIVATIONS = 12
 
 
 @dataclass(frozen=True)
@@ -43,3 +50,20 @@ def free_bytes(device: torch.device) -> int:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + cached
     return available_bytes()
+
+
+def guides_at_once(
+    options: SampleOptions, unet: VideoUNet, latents: torch.Size, device: torch.device
+) -> bool:
+    """Whether both branches of guidance go through the network together.
+
+    latents: (F, 4, h, w). If the options leave it open, they do where their activations fit into
+    half of what is free.
+    """
+    if options.guide_at_once is not None:
+        return options.guide_at_once
+    parameter = next(unet.parameters())
+    frames, _, height, width = latents
+    widest = _ACTIVATIONS * unet.settings.block_channels[0]
+    needed = 2 * frames * height * width * widest * parameter.dtype.itemsize
+    return needed < free_bytes(device) / 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ def placed(network: Network, device: torch.device | None) -> Iterator[Network]:
     None leaves them where they are. The copies on the device are dropped, not copied back, whatever
     happens inside; so weights mapped from a file stay mapped.
     """
-    slots = [
+    slots: list[tuple[dict[str, Any], str, Tensor]] = [
         (table, name, tensor)
         for module in network.modules()
         for table in (module._parameters, module._buffers)

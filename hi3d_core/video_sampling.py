@@ -40,6 +40,11 @@ class Progress:
             self._on_step(self._done, self._total)
 
 
+def advancing(progress: Progress | None) -> OnStep | None:
+    """An `on_step` for a loop inside a stage: each of its steps is one unit."""
+    return None if progress is None else lambda done, total: progress.advance()
+
+
 def check_size(size: int) -> None:
     """Refuse sides that the networks can't take."""
     if size % 64 or not 64 <= size <= 4096:
@@ -120,7 +125,7 @@ def sample_latents(
             noise.to(where) * torch.sqrt(1 + sigmas[0] ** 2),
             sigmas,
             before_step=before_step,
-            on_step=None if progress is None else lambda done, total: progress.advance(),
+            on_step=advancing(progress),
             on_denoised=on_denoised,
         ).cpu()
     if not torch.isfinite(latents).all():
@@ -149,7 +154,7 @@ def decode_frames(
             vae,
             like_weights(latents / LATENT_SCALE, vae),
             options.frames_at_once,
-            on_step=None if progress is None else lambda done, total: progress.advance(),
+            on_step=advancing(progress),
         )
     if not torch.isfinite(decoded).all():
         raise FloatingPointError(

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from ..atomic_file import check_writable
+from .unseen_settings import add_unseen_argument
 
 _log = logging.getLogger(__name__)
 
@@ -34,11 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="put the image encoder into the file too, instead of beside it for both stages",
     )
-    parser.add_argument(
-        "--head-channels",
-        type=int,
-        help="of the UNet's attention, for weights of another width (default 64)",
-    )
+    add_unseen_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -59,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         depth=arguments.depth_checkpoint,
         vae=arguments.vae,
         image_encoder_inside=arguments.image_encoder_inside,
-        head_channels=arguments.head_channels,
+        unseen=arguments.set,
         on_step=clock.begin("read"),
     )
     clock.end()

@@ -214,12 +214,15 @@ def make_frames(request: Request, clock: StageClock) -> Tensor:
             request.weights("refiner")  # better said now than when the orbit is done
     if orbit is None:
         orbit = _paint(request, clock)
-        gc.collect()  # the networks are free before the next are loaded
+        gc.collect()  # frees the networks before the next are loaded
         if request.refines:
             refined = _kept(request.folder, "refined", request.refined_made_from(orbit))
     if not request.refines:
         return orbit
-    return _refine(request, orbit, clock) if refined is None else refined
+    if refined is None:
+        refined = _refine(request, orbit, clock)
+        gc.collect()
+    return refined
 
 
 def _kept(folder: ViewsFolder | None, stage: StageName, made_from: dict[str, Any]) -> Tensor | None:
@@ -379,7 +382,7 @@ def _check_weights(
     with ExitStack() as stack:
         found = find_holdings(stack, path, stage, image_encoder, depth, None)
     if stage == "refiner" and "depth" not in found:
-        find_weights("depth", None, [path.parent])  # says where it is offered
+        find_weights("depth", beside=path)  # says where it is offered
 
 
 def _load_model(path: Path, stage: Stage, **settings: Any) -> VideoModel:

@@ -1,9 +1,10 @@
 """The denoiser of both diffusion stages: Stable Video Diffusion's UNet over the frames of an orbit.
 
-It is diffusers' own network with four differences. The conditioning vector enters as it is, not as
-numbers to embed. GroupNorm's eps is the official one. One context token is attended to without
-queries and keys, which can't change the result (a softmax over one key is 1), and the branches
-are mixed in one pass. Its outermost level can run alone, on kept features (`feature_reuse.py`).
+It is diffusers' own network, with these differences: the conditioning vector enters as it is, not
+as numbers to embed; GroupNorm's eps is the official one in all residual blocks; a single context
+token is attended to without queries and keys, which can't change the result (a softmax over one key
+is 1); the spatial and temporal branches are mixed in one pass; and the outermost level can run
+alone, on kept features (`feature_reuse.py`).
 
 Letters: B orbits in the batch, F frames, C channels, h and w the latent grid, L context tokens, D
 their width, A the vector's width.
@@ -23,7 +24,8 @@ from torch import Tensor, nn
 from .feature_reuse import FeatureReuse
 
 _NORM_GROUPS = 32  # of every GroupNorm
-_RESIDUAL_EPS = 1e-5  # diffusers has 1e-6 in part of them
+# The official one; diffusers has 1e-6 in most of them. The transformers' own norms are 1e-6 in both.
+_RESIDUAL_EPS = 1e-5
 _MOST_ROWS = 2**15  # sequences that attention kernels take at once; CUDA's limit is 65,535
 
 

@@ -9,13 +9,14 @@ import logging
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from ..datatypes import OnStep
 from ..video_model import Stage
 from .find import MODEL_FILES
-from .load import Holding, Plan, checkpoint_of, find_holdings, is_copy, plan_network
+from .load import Holding, Plan, Unseen, checkpoint_of, find_holdings, is_copy, plan_network
 from .mismatch import CheckpointMismatch
 from .parts import ROLES
 from .recognise import recognise
@@ -34,19 +35,19 @@ def convert(
     depth: str | Path | None = None,
     vae: str | Path | None = None,
     image_encoder_inside: bool = False,
-    head_channels: int | None = None,
+    unseen: Unseen | None = None,
     on_step: OnStep | None = None,
 ) -> list[Path]:
     """Write one stage's networks, and nothing else, to one safetensors file.
 
-    path: a checkpoint as `load_video_model` takes it; the stage is recognised. image_encoder, depth,
-    vae, head_channels: as there. out: ends in .safetensors.
+    path: a checkpoint as `load_video_model` takes it; the stage is recognised.
+    image_encoder, depth, vae, unseen: as there. out: ends in .safetensors.
     dtype: of the copy; None keeps each tensor's own.
     image_encoder_inside: put the image encoder into the file. Else it goes, once, into
         `hi3d_image_encoder.safetensors` beside it, where both stages' copies find it.
 
-    The metadata tells the stage, the networks' settings, and name and SHA-256 of the source. Tensors
-    are read and written one by one. Returns the files written; on any error nothing is left.
+    The metadata tells the stage, the networks' settings, and name and SHA-256 of the source.
+    Tensors are read and written one by one. Returns the files written.
 
     Raises CheckpointMismatch and ValueError as `load_video_model`, and if another image encoder
     lies beside `out`.
@@ -59,8 +60,11 @@ def convert(
     with ExitStack() as stack:
         stage = _stage(path)
         holdings = find_holdings(stack, path, stage, image_encoder, depth, vae)
-        plans = _plan(stage, holdings, head_channels)
-        metadata = {"hi3d_source": path.name, "hi3d_source_sha256": _hash(checkpoint_of(path), on_step)}
+        plans = _plan(stage, holdings, unseen or {})
+        metadata = {
+            "hi3d_source": path.name,
+            "hi3d_source_sha256": _hash(checkpoint_of(path), on_step),
+        }
         written = [out]
         encoder = {} if image_encoder_inside else {"image_encoder": plans.pop("image_encoder")}
         beside = out.with_name(MODEL_FILES["image_encoder"].names[0])
@@ -77,22 +81,21 @@ def convert(
 def _stage(path: Path) -> Stage:
     with open_tensors(checkpoint_of(path)) as file:
         stage = recognise(file).stage
-    if stage == "orbit" or stage == "refiner":
-        return stage
+    if stage in ROLES:
+        return cast(Stage, stage)
     found = "plain Stable Video Diffusion" if stage == "svd" else "no video UNet"
     raise CheckpointMismatch(
         f"{path} holds {found}, expected one of Hi3D's stages (first_stage.pt or second_stage.pt)"
     )
 
 
-def _plan(stage: Stage, holdings: dict[str, Holding], head_channels: int | None) -> dict[str, Plan]:
+def _plan(stage: Stage, holdings: dict[str, Holding], unseen: Unseen) -> dict[str, Plan]:
     plans = {}
     for name in ROLES[stage]:
         holding = holdings.get(name)
         if holding is None or (name == "conditioning_vae" and is_copy(holding, holdings["vae"])):
             continue
-        options = {"head_channels": head_channels} if name == "unet" and head_channels else {}
-        plans[name] = plan_network(name, holding, **options)
+        plans[name] = plan_network(name, holding, unseen.get(name, {}))
     return plans
 
 

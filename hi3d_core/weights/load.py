@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,9 @@ from .recognise import check_stage, recognise
 from .tensor_file import TensorFile, open_tensors
 
 _log = logging.getLogger(__name__)
+
+Unseen = Mapping[str, Mapping[str, int]]
+"""Settings that no tensor's shape tells, by network: heads of attention."""
 
 _SHOWN = 6  # names in a message
 _FOLDERS = ("unet", "vae", "image_encoder")  # of a pipeline in diffusers' layout
@@ -55,17 +58,18 @@ def load_video_model(
     depth: str | Path | None = None,
     vae: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
-    head_channels: int | None = None,
+    unseen: Unseen | None = None,
 ) -> VideoModel:
     """Load one stage's networks, on the CPU, in evaluation mode and without gradients.
 
     path: the stage's checkpoint: official (.pt, .ckpt, .safetensors), written by the convert
         command, or a folder or file in diffusers' naming; sharded or not.
-    image_encoder: OpenCLIP's file or SVD's `image_encoder` folder; needed where the checkpoint holds
-        no encoder, and looked for beside it. depth, vae: likewise; a refiner without a depth network
-        loads, and then wants depth maps.
+    image_encoder: OpenCLIP's file or SVD's `image_encoder` folder; needed where the checkpoint
+        holds no encoder, and looked for beside it.
+    depth, vae: likewise; a refiner without a depth network loads, and then wants depth maps.
     dtype: what the networks will compute in. Weights stored in it are mapped and not copied.
-    head_channels: of the UNet's attention, where the file does not say (64 in the released weights).
+    unseen: settings that no shape tells and the file does not say, by network, if they are not the
+        released weights': {"unet": {"head_channels": 8}, "image_encoder": {"heads": 4}}.
 
     Raises CheckpointMismatch for the wrong stage, missing tensors or other shapes, naming them and
     the file; ValueError for files that can't be read.
@@ -81,8 +85,7 @@ def load_video_model(
             if name == "conditioning_vae" and is_copy(holding, holdings["vae"]):
                 used[holding.file.path] |= holding.names
                 continue
-            options = {"head_channels": head_channels} if name == "unet" and head_channels else {}
-            networks[name], names = load_network(name, holding, dtype, **options)
+            networks[name], names = load_network(name, holding, dtype, (unseen or {}).get(name, {}))
             used[holding.file.path] |= names
         for file in {each.file.path: each.file for each in holdings.values()}.values():
             account(file, used[file.path])
@@ -172,10 +175,10 @@ class Plan:
         return tensor
 
 
-def plan_network(name: str, holding: Holding, **options: int) -> Plan:
+def plan_network(name: str, holding: Holding, unseen: Mapping[str, int]) -> Plan:
     """Find all tensors of a network in a file; none is read yet.
 
-    name: in `parts.PARTS`. options: passed on to where settings are told from shapes.
+    name: in `parts.PARTS`. unseen: settings that no shape tells.
     Raises CheckpointMismatch for missing tensors and other shapes.
     """
     part = PARTS[name]
@@ -187,26 +190,28 @@ def plan_network(name: str, holding: Holding, **options: int) -> Plan:
     if holding.settings:
         settings = part.read_settings(holding.settings)
     else:
-        settings = (part.from_official if holding.official else part.from_ours)(shapes, **options)
+        tell = part.from_official if holding.official else part.from_ours
+        try:
+            settings = tell(shapes, **unseen)
+        except (ValueError, TypeError) as error:
+            raise CheckpointMismatch(f"{holding.file.path}, {_words(name)}: {error}") from error
     with torch.device("meta"):
         network = part.build(settings)
     targets = network.state_dict()
-    if holding.official:
-        sources = part.sources(settings)
-    else:
-        sources = {key: Source(part.stored_name(key, shapes)) for key in targets}
+    ours = {key: Source(key) for key in targets}
+    sources = part.sources(settings) if holding.official else ours
     _check(holding, targets, sources, shapes, name)
     return Plan(holding, settings, sources, network)
 
 
 def load_network(
-    name: str, holding: Holding, dtype: torch.dtype, **options: int
+    name: str, holding: Holding, dtype: torch.dtype, unseen: Mapping[str, int]
 ) -> tuple[nn.Module, set[str]]:
     """Build one network and fill it; returns it and the names of the tensors that it used.
 
     Raises CheckpointMismatch for missing tensors and other shapes.
     """
-    plan = plan_network(name, holding, **options)
+    plan = plan_network(name, holding, unseen)
     network = plan.network
     network.load_state_dict(
         {key: plan.read(key, dtype) for key in network.state_dict()}, assign=True
@@ -225,7 +230,9 @@ def account(file: TensorFile, used: set[str]) -> None:
     _log.info("%s: %d tensors used%s", file.path, len(used), told)
     if unknown:
         shown = ", ".join(unknown[:_SHOWN]) + (", ..." if len(unknown) > _SHOWN else "")
-        _log.warning("%s holds %d tensors that nothing here uses: %s", file.path, len(unknown), shown)
+        _log.warning(
+            "%s holds %d tensors that nothing here uses: %s", file.path, len(unknown), shown
+        )
 
 
 def _check(
@@ -249,7 +256,7 @@ def _check(
             shown = ", ".join(names[:_SHOWN])
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             raise CheckpointMismatch(
-                f"{holding.file.path} {problem} {shown}{more} for the {name.replace('_', ' ')}: "
+                f"{holding.file.path} {problem} {shown}{more} for the {_words(name)}: "
                 "it may be of another model, or an incomplete copy"
             )
 
@@ -265,7 +272,7 @@ def _fill_constants(network: nn.Module) -> None:
 
 
 def is_copy(holding: Holding, other: Holding) -> bool:
-    """Whether two networks are bitwise the same, as a checkpoint's two autoencoders nearly always."""
+    """Whether two networks are bitwise the same, as a file's two autoencoders nearly always."""
     for key in holding.names:
         twin = other.prefix + key.removeprefix(holding.prefix)
         if twin not in other.file.shapes or not torch.equal(
@@ -276,7 +283,7 @@ def is_copy(holding: Holding, other: Holding) -> bool:
 
 
 def checkpoint_of(path: Path) -> Path:
-    """What holds the video UNet: the path itself, or the part of a pipeline in diffusers' layout."""
+    """What holds the video UNet: the path, or the part of a pipeline in diffusers' layout."""
     pipeline = _pipeline_folder(path)
     return path if pipeline is None else pipeline / "unet"
 
@@ -287,7 +294,7 @@ def _open_one(stack: ExitStack, path: Path, name: str) -> Holding:
     contents = recognise(file)
     if name not in contents.prefixes:
         raise CheckpointMismatch(
-            f"{path} holds {', '.join(contents.prefixes)}, expected the {name.replace('_', ' ')}"
+            f"{path} holds {', '.join(contents.prefixes)}, expected the {_words(name)}"
         )
     settings = dict(contents.settings.get(name, {}))
     return Holding(file, contents.prefixes[name], contents.official, settings)
@@ -299,3 +306,7 @@ def _pipeline_folder(path: Path) -> Path | None:
         if (folder / "unet").is_dir() and (path == folder or "unet" in path.parts[-2:]):
             return folder
     return None
+
+
+def _words(name: str) -> str:
+    return "video UNet" if name == "unet" else name.replace("_", " ")

@@ -50,7 +50,10 @@ class Part:
         if unknown:
             raise ValueError(f"unknown settings of a network: {', '.join(unknown)}")
         return self.settings(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            **{
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in values.items()
+            }
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .mismatch import CheckpointMismatch
-from .parts import PARTS, Shapes
+from .parts import PARTS
 from .tensor_file import TensorFile
 
 _OFFICIAL_INPUT = "model.diffusion_model.input_blocks.0.0.weight"

@@ -43,6 +43,12 @@ def test_a_linear_code_is_undone_but_for_the_ridge():
     assert (shown - cells(images)).abs().max() < 0.01
 
 
+def test_colours_are_cut_to_their_range():
+    preview = LatentPreview.fit(picture(), encode(picture()))
+    shown = preview(encode(picture()) * 5 - 10)
+    assert (shown.min(), shown.max()) == (0, 1)
+
+
 @pytest.mark.parametrize("code", [0.0, 7.0])
 def test_a_flat_white_picture_gives_white(code):
     white = torch.ones(1, 3, 64, 64)

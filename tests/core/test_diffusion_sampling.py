@@ -223,7 +223,13 @@ def test_they_work_in_float32_whatever_the_network_does(function, dtype):
         return denoise(x, sigma).to(dtype)
 
     x, sigmas = start(700), edm_sigmas(25)
-    found = function(half, x, sigmas, before_step=lambda i, x, sigma: x.to(dtype) if i == 0 else x)
+    found = function(
+        half,
+        x,
+        sigmas,
+        before_step=lambda i, x, sigma: x.to(dtype) if i == 0 else x,
+        on_denoised=lambda i, denoised: seen.add((denoised.dtype,) * 2),
+    )
     assert seen == {(torch.float32, torch.float32)}
     assert found.dtype == torch.float32
     # Rounding to half precision in every step would cost far more than rounding its results.

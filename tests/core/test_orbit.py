@@ -38,7 +38,9 @@ def make(model, elevation=10.0, seed=0, on_step=None, on_preview=None, **setting
 def live_bytes():
     gc.collect()
     tensors = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+    return sum(
+        {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values()
+    )
 
 
 def test_frames_are_eight_bit_pictures(model):

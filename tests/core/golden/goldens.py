@@ -17,9 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-ROOT = Path(
-    os.environ.get("HI3D_GOLDEN", Path(__file__).parents[4] / "shared" / "golden")
-)
+ROOT = Path(os.environ.get("HI3D_GOLDEN", Path(__file__).parents[4] / "shared" / "golden"))
 
 
 def need(path: str) -> Path:

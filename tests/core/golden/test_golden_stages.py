@@ -7,8 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from hi3d_core import refine, video_sampling
-from hi3d_core.diffusion.sampling import SOLVERS
 from hi3d_core.orbit import OrbitConfig, orbit_conditioning
 from hi3d_core.refine import (
     RefineConfig,
@@ -32,8 +30,12 @@ REFINE_IN, REFINE_OUT = "stage2/inputs.safetensors", "stage2/outputs.safetensors
 
 
 def load(path, stage):
-    unet = settings()["unet"]
-    return load_video_model(need(path), stage, head_channels=unet["num_head_channels"])
+    unseen = {
+        "unet": {"head_channels": settings()["unet"]["num_head_channels"]},
+        "image_encoder": {"heads": settings()["openclip_vision"]["heads"]},
+        "aesthetic": {"heads": settings()["aesthetic"]["clip"]["heads"]},
+    }
+    return load_video_model(need(path), stage, unseen=unseen)
 
 
 @pytest.fixture(scope="module")
@@ -269,8 +271,9 @@ def test_golden_trap_no_latent_mixing(refiner_model, refiner_condition):
     assert relative_error(ours, golden(REFINE_OUT, "final_latents_5")) > 100 * LATENTS
 
 
-def test_golden_five_steps(orbit_model, orbit_condition, refiner_model, refiner_condition,
-                           coarse_images):
+def test_golden_five_steps(
+    orbit_model, orbit_condition, refiner_model, refiner_condition, coarse_images
+):
     """Without any mistake, the very comparisons of the traps hold."""
     noise = golden(ORBIT_IN, "noise_latents")
     ours = five_steps(orbit_model, orbit_condition, noise, OrbitConfig().guidance)

@@ -1,0 +1,36 @@
+"""`--set NETWORK.SETTING=NUMBER`: what the shapes in a checkpoint of another width can't tell."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+
+class _AddSetting(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[object] | None,
+        option_string: str | None = None,
+    ) -> None:
+        name, _, number = str(values).partition("=")
+        network, _, setting = name.partition(".")
+        if not (network and setting and number.isdecimal()):
+            parser.error(f"--set {values}: expected NETWORK.SETTING=NUMBER")
+        settings = {
+            name: dict(each) for name, each in (getattr(namespace, self.dest) or {}).items()
+        }
+        settings.setdefault(network, {})[setting] = int(number)
+        setattr(namespace, self.dest, settings)
+
+
+def add_unseen_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare `--set`; its value is a dictionary of dictionaries, or None."""
+    parser.add_argument(
+        "--set",
+        action=_AddSetting,
+        metavar="NETWORK.SETTING=NUMBER",
+        help="for official checkpoints of another width than the released: unet.head_channels, "
+        "image_encoder.heads, aesthetic.heads, depth.heads (may be given several times)",
+    )
