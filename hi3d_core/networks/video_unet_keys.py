@@ -56,7 +56,9 @@ def settings_from_official(shapes: Shapes, head_channels: int = 64) -> VideoUNet
     Raises ValueError if tensors lack that tell the settings.
     """
     layers = _first_index(shapes, r"input_blocks\.(\d+)\.0\.op\.weight", "a downsampling") - 1
-    levels = sum(bool(re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", name)) for name in shapes) + 1
+    levels = (
+        sum(bool(re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", name)) for name in shapes) + 1
+    )
     residuals = [f"input_blocks.{1 + level * (layers + 1)}.0." for level in range(levels)]
     attention = "input_blocks.1.1."
     return VideoUNetConfig(
@@ -64,9 +66,7 @@ def settings_from_official(shapes: Shapes, head_channels: int = 64) -> VideoUNet
         vector_channels=_shape(shapes, "label_emb.0.0.weight")[1],
         block_channels=tuple(_shape(shapes, f"{name}in_layers.2.weight")[0] for name in residuals),
         head_channels=head_channels,
-        context_channels=_shape(
-            shapes, f"{attention}transformer_blocks.0.attn2.to_k.weight"
-        )[1],
+        context_channels=_shape(shapes, f"{attention}transformer_blocks.0.attn2.to_k.weight")[1],
         layers_per_block=layers,
         transformer_layers=_count(shapes, re.escape(attention) + r"transformer_blocks\.(\d+)\."),
     )
@@ -82,9 +82,7 @@ def settings_from_diffusers(shapes: Shapes, head_channels: int = 64) -> VideoUNe
         vector_channels=_shape(shapes, "add_embedding.linear_1.weight")[1],
         block_channels=tuple(_shape(shapes, residual.format(level))[0] for level in range(levels)),
         head_channels=head_channels,
-        context_channels=_shape(
-            shapes, f"{attention}transformer_blocks.0.attn2.to_k.weight"
-        )[1],
+        context_channels=_shape(shapes, f"{attention}transformer_blocks.0.attn2.to_k.weight")[1],
         layers_per_block=_count(shapes, r"down_blocks\.0\.resnets\.(\d+)\."),
         transformer_layers=_count(shapes, re.escape(attention) + r"transformer_blocks\.(\d+)\."),
     )

@@ -10,23 +10,17 @@ def shapes_of(state):
 
 
 def to_official(network, sources):
-    """The network's tensors as an official file would hold them; the inverse of `Source.extract`."""
-    parts = defaultdict(dict)
+    """The network's tensors as an official file would hold them: `Source.extract`, inverted."""
+    pieces = defaultdict(dict)
     for ours, tensor in network.state_dict().items():
         source = sources[ours]
-        tensor = tensor.T if source.transposed else tensor
-        tensor = tensor[..., None, None] if source.kernel else tensor
+        stored = tensor.T if source.transposed else tensor
         index, count = source.part or (0, 1)
-        parts[source.name][index] = tensor
-        parts[source.name]["count"] = count
-    official = {}
-    for name, pieces in parts.items():
-        count = pieces.pop("count")
-        assert sorted(pieces) == list(range(count)), name
-        official[name] = (
-            torch.cat([pieces[index] for index in range(count)]) if count > 1 else pieces[0]
-        )
-    return official
+        pieces[source.name, count][index] = stored[..., None, None] if source.kernel else stored
+    return {
+        name: parts[0] if count == 1 else torch.cat([parts[index] for index in range(count)])
+        for (name, count), parts in pieces.items()
+    }
 
 
 def read_official(build, settings, sources, state):

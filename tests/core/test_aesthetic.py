@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 
@@ -80,6 +81,13 @@ def test_the_length_of_the_embedding_does_not_count(network):
         scaled = score(network, images)
         network.encoder.visual_projection.weight /= 8
     torch.testing.assert_close(scaled, before)
+
+
+def test_it_works_in_the_number_format_of_its_weights(network):
+    images = random(1, 3, 60, 60)
+    coarse = score(copy.deepcopy(network).bfloat16(), images.bfloat16())
+    assert coarse.dtype == torch.bfloat16
+    torch.testing.assert_close(coarse.float(), score(network, images), rtol=0.05, atol=0.05)
 
 
 def test_released_settings_are_told_from_shapes():

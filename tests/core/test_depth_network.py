@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 
@@ -59,6 +60,14 @@ def test_any_multiple_of_32_is_a_size(network, height, width):
     torch.testing.assert_close(estimate(network, images[1:]), maps[1:], rtol=1e-4, atol=1e-4)
 
 
+def test_it_works_in_the_number_format_of_its_weights(network):
+    images = random(1, 3, 64, 32)
+    exact = estimate(network, images)
+    coarse = estimate(copy.deepcopy(network).bfloat16(), images.bfloat16())
+    assert coarse.dtype == torch.bfloat16
+    assert (coarse.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
 def test_tokens_keep_their_places_in_a_wide_picture(network):
     """A change in the right half must change the map most in the right half."""
     images = random(1, 3, 32, 256)
@@ -103,8 +112,14 @@ def test_official_naming_round_trip(network):
     assert torch.equal(estimate(again, images), estimate(network, images))
 
 
-def test_levels_are_counted_from_the_other_end():
+def test_what_a_round_trip_can_not_see():
     sources = depth_network_keys.official_sources(TINY)
+    query, key, value = (
+        sources[f"dpt.encoder.layer.1.attention.attention.{name}.bias"]
+        for name in ("query", "key", "value")
+    )
+    assert query.name == key.name == value.name == "pretrained.model.blocks.1.attn.qkv.bias"
+    assert [query.part, key.part, value.part] == [(0, 3), (1, 3), (2, 3)]
     coarsest = sources["neck.fusion_stage.layers.0.residual_layer2.convolution1.weight"]
     assert coarsest.name == "scratch.refinenet4.resConfUnit2.conv1.weight"
     assert sources["neck.convs.0.weight"].name == "scratch.layer1_rn.weight"

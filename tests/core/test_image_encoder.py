@@ -122,7 +122,7 @@ def resized_slowly(image, size):
             place = i * (length - 1) / (size - 1)
             base = math.floor(place)
             near = [image[min(max(base + k, 0), length - 1)] for k in (-1, 0, 1, 2)]
-            rows.append(sum(keys(place - base - k) * n for k, n in zip((-1, 0, 1, 2), near)))
+            rows.append(sum(keys(place - base - k) * n for k, n in enumerate(near, -1)))
         image = np.stack(rows).T
     return image
 
@@ -154,6 +154,15 @@ def test_a_picture_of_the_right_size_is_only_normalised():
 def test_half_precision_is_resized_in_single():
     images = random(1, 3, 50, 50).half()
     assert torch.equal(preprocess_image(images, 16), preprocess_image(images.float(), 16))
+
+
+def test_it_works_in_the_number_format_of_its_weights():
+    images = random(2, 3, 40, 40)
+    encoder = random_encoder(TINY)
+    exact = embed_image(encoder, images)
+    coarse = embed_image(encoder.bfloat16(), images.bfloat16())
+    assert coarse.dtype == torch.bfloat16
+    assert (coarse.float() - exact).abs().max() < 0.1 * exact.abs().max()
 
 
 def test_inputs_stay_as_they_are():

@@ -1,6 +1,9 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from hi3d_core.networks import vae_keys
 from hi3d_core.networks.vae import VaeConfig, build_vae, decode, encode_moments, tiling
@@ -38,10 +41,21 @@ def test_official_naming_round_trip(settings):
         assert torch.equal(again.state_dict()[name], tensor), name
 
 
-def test_attention_is_a_convolution_in_the_file():
-    shapes = shapes_of(to_official(build_vae(TINY), vae_keys.official_sources(TINY)))
-    for name in ("q", "k", "v", "proj_out"):
-        assert shapes[f"encoder.mid.attn_1.{name}.weight"] == (64, 64, 1, 1)
+def test_attention_is_made_of_convolutions_in_the_file(vae):
+    official = to_official(vae, vae_keys.official_sources(TINY))
+
+    def convolve(x, name):
+        name = f"decoder.mid.attn_1.{name}"
+        return functional.conv2d(x, official[f"{name}.weight"], official[f"{name}.bias"])
+
+    x = random(2, 64, 3, 5)
+    scale, shift = (official[f"decoder.mid.attn_1.norm.{kind}"] for kind in ("weight", "bias"))
+    inner = functional.group_norm(x, 32, scale, shift, 1e-6)
+    q, k, v = (convolve(inner, name).flatten(2) for name in "qkv")
+    weights = torch.softmax(q.transpose(1, 2) @ k / 64**0.5, dim=-1)
+    expected = x + convolve((v @ weights.transpose(1, 2)).view_as(x), "proj_out")
+    ours = vae.decoder.mid_block.attentions[0](x)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_official_decoder_counts_levels_from_the_largest():
@@ -124,6 +138,15 @@ def test_the_order_in_memory_does_not_matter(vae, images, rows):
         strict=True,
     ):
         assert torch.equal(ours, theirs)
+
+
+def test_it_works_in_the_number_format_of_its_weights(vae, images):
+    exact, _ = encode_moments(vae, images[:1])
+    half = copy.deepcopy(vae).bfloat16()
+    coarse, log_variance = encode_moments(half, images[:1].bfloat16())
+    assert coarse.dtype == log_variance.dtype == torch.bfloat16
+    assert (coarse.float() - exact).norm() < 0.2 * exact.norm()
+    assert decode(half, coarse).dtype == torch.bfloat16
 
 
 def test_cancelling_stops_at_once(vae, images):
