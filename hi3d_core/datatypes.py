@@ -22,10 +22,18 @@ from torch import Tensor
 
 from .cameras import Cameras
 
-__all__ = ["Cameras", "Gaussians", "Mesh", "OnStep", "OrbitViews"]
+__all__ = ["Cameras", "Gaussians", "Mesh", "OnStage", "OnStep", "OrbitViews", "silent_stage"]
 
 OnStep = Callable[[int, int], None]
 """Called with (steps done, steps in total). It may raise to cancel: stages let that pass."""
+
+OnStage = Callable[[str], OnStep]
+"""Called with a stage's name as it begins; the result is told of its steps."""
+
+
+def silent_stage(name: str) -> OnStep:
+    """The `OnStage` of those who don't want to know."""
+    return lambda done, total: None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
 """Relative depth of an orbit's frames: DPT-hybrid, or maps from another estimator.
 
-The refiner knows one polarity: near is large ("inverse depth", as MiDaS and Depth Anything give it),
-of any scale and offset; each frame is stretched to its own range before it is used. Letters: F
-frames, H and W pixels.
+The refiner knows one polarity: near is large ("inverse depth", as of MiDaS and Depth Anything), of
+any scale and offset; each frame is stretched to its own range before it is used. Letters: F frames,
+H and W pixels.
 """
 
 from __future__ import annotations

@@ -8,14 +8,13 @@ Each stage is a function of its inputs, in the module its name says; this file o
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from .datatypes import Gaussians, Mesh, OnStep, OrbitViews
+from .datatypes import Gaussians, Mesh, OnStage, OrbitViews, silent_stage
 from .mesh import finish_mesh
 from .splat.fit import HIGH, PREVIEW, STANDARD, SplatConfig, fit_gaussians
 from .splat.interpolate import in_between_cameras, render_views
@@ -28,9 +27,6 @@ from .texture import TextureConfig, bake_texture
 from .unwrap import unwrap
 
 _log = logging.getLogger(__name__)
-
-OnStage = Callable[[str], OnStep]
-"""Called with a stage's name as it begins; the result is told of its steps."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ def reconstruct(
     Raises ValueError if the silhouettes do not describe one object.
     """
     config = config or ReconstructConfig()
-    stage = on_stage or _silent
+    stage = on_stage or silent_stage
 
     placed = stage("placement")
     placement = locate(views)
@@ -191,7 +187,3 @@ def _warn_of_doubtful_cameras(views: OrbitViews, agreement: float) -> None:
 _LIKELY_WRONG = 0.95
 # Length of the mean viewing direction; that of an orbit at 65 degrees.
 _ONE_SIDED = 0.906
-
-
-def _silent(name: str) -> OnStep:
-    return lambda done, total: None

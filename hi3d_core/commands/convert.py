@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
         vae=arguments.vae,
         image_encoder_inside=arguments.image_encoder_inside,
         unseen=arguments.set,
-        on_step=clock.begin("read"),
+        on_stage=clock.begin,
     )
     clock.end()
     for path in written:

@@ -118,8 +118,10 @@ def decode(
 def tiling(vae: AutoencoderKL, tiled: bool, side: int = _TILE_PIXELS) -> Iterator[None]:
     """Have the autoencoder work in overlapping square tiles inside the block, if `tiled`.
 
-    Then memory depends on the tile and not on the picture. Group norms and attention see a tile
-    instead of the picture, so the result differs: `docs/stages/diffusion.md` has numbers.
+    Then memory depends on the tile and not on the picture. But group norms and attention see a
+    tile instead of the picture, so the result differs, and not faintly: for a small autoencoder
+    trained for some minutes, pictures of 256 pixels decoded in tiles of 192 were 22 dB (PSNR) from
+    the whole ones, in tiles of 128 16 dB. Better decode frame by frame, and tile as a last resort.
 
     side: of a tile in pixels, a multiple of 32; pictures up to this size are not split.
     """

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from .feature_reuse import FeatureReuse
 
 _NORM_GROUPS = 32  # of every GroupNorm
-# The official one; diffusers has 1e-6 in most of them. The transformers' own norms are 1e-6 in both.
+# The official one, which diffusers has in some of them; transformers' norms have 1e-6 in both.
 _RESIDUAL_EPS = 1e-5
 _MOST_ROWS = 2**15  # sequences that attention kernels take at once; CUDA's limit is 65,535
 
@@ -102,7 +102,7 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
             elif isinstance(getattr(module, "time_mixer", None), AlphaBlender):
                 module.time_mixer = BranchMixer()
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         latents: Tensor,
         c_noise: Tensor,
@@ -144,7 +144,7 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
 
     def _embed(self, c_noise: Tensor, vector: Tensor, like: Tensor) -> Tensor:
         """(B, E): noise level and conditioning vector together."""
-        levels = self.time_proj(c_noise.to(like.device).expand(len(vector)))
+        levels = self.time_proj(c_noise.to(like.device, torch.float32).expand(len(vector)))
         return self.time_embedding(levels.to(like.dtype)) + self.add_embedding(
             self.add_time_proj(vector.to(like.dtype))
         )
@@ -184,8 +184,8 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         settings, multiple = self.settings, 2 ** (len(self.settings.block_channels) - 1)
         if latents.ndim != 5 or latents.shape[2] != settings.in_channels:
             raise ValueError(
-                f"latents is {tuple(latents.shape)}, expected (B, F, {settings.in_channels}, h, w): "
-                "the orbit's UNet takes 8 channels, the refiner's 17"
+                f"latents is {tuple(latents.shape)}, expected (B, F, {settings.in_channels}, h, w)"
+                ": the orbit's UNet takes 8 channels, the refiner's 17"
             )
         if latents.shape[3] % multiple or latents.shape[4] % multiple:
             raise ValueError(
@@ -233,9 +233,10 @@ class FrameAttention(AttnProcessor2_0):
         *arguments: Any,
         **options: Any,
     ) -> Tensor:
-        """(N, T, C), and (N, L, D) or None to attend to itself -> (N, T, C), or (N, 1, C) if L is 1.
+        """(N, T, C), and (N, L, D) or None to attend to itself -> (N, T, C).
 
-        The short way gives queries and keys no gradient, where theirs is zero: it is for inference.
+        If L is 1 and gradients are off, (N, 1, C): the same for all T. With gradients, queries and
+        keys take part, so that they get theirs, which is zero.
         """
         context = encoder_hidden_states
         if context is not None and context.shape[1] == 1 and not torch.is_grad_enabled():
@@ -258,9 +259,11 @@ def build_video_unet(settings: VideoUNetConfig) -> VideoUNet:
 
 
 def chunk_feed_forward(unet: VideoUNet, parts: int) -> None:
-    """Have the feed-forward layers compute an orbit in `parts` parts, for less memory; 1 is at once.
+    """Have the feed-forward layers compute an orbit in so many parts, for less memory.
 
-    The result stays the same. Raises ValueError unless `parts` divides the frames.
+    parts: 1 computes all at once. The result stays the same.
+
+    Raises ValueError unless `parts` divides the frames.
     """
     frames = unet.settings.frames
     if parts < 1 or frames % parts:

@@ -13,7 +13,7 @@ from typing import cast
 
 import torch
 
-from ..datatypes import OnStep
+from ..datatypes import OnStage, OnStep, silent_stage
 from ..video_model import Stage
 from .find import MODEL_FILES
 from .load import Holding, Plan, Unseen, checkpoint_of, find_holdings, is_copy, plan_network
@@ -36,7 +36,7 @@ def convert(
     vae: str | Path | None = None,
     image_encoder_inside: bool = False,
     unseen: Unseen | None = None,
-    on_step: OnStep | None = None,
+    on_stage: OnStage = silent_stage,
 ) -> list[Path]:
     """Write one stage's networks, and nothing else, to one safetensors file.
 
@@ -44,13 +44,13 @@ def convert(
     image_encoder, depth, vae, unseen: as there. out: ends in .safetensors.
     dtype: of the copy; None keeps each tensor's own.
     image_encoder_inside: put the image encoder into the file. Else it goes, once, into
-        `hi3d_image_encoder.safetensors` beside it, where both stages' copies find it.
+        `hi3d_image_encoder.safetensors` beside it, where both stages' copies find it, unless
+        another encoder lies there already.
 
     The metadata tells the stage, the networks' settings, and name and SHA-256 of the source.
     Tensors are read and written one by one. Returns the files written.
 
-    Raises CheckpointMismatch and ValueError as `load_video_model`, and if another image encoder
-    lies beside `out`.
+    Raises CheckpointMismatch and ValueError as `load_video_model`.
     """
     path, out = Path(path), Path(out)
     if out.suffix.lower() != ".safetensors":
@@ -63,19 +63,23 @@ def convert(
         plans = _plan(stage, holdings, unseen or {})
         metadata = {
             "hi3d_source": path.name,
-            "hi3d_source_sha256": _hash(checkpoint_of(path), on_step),
+            "hi3d_source_sha256": _hash(checkpoint_of(path), on_stage("hash")),
         }
-        written = [out]
-        encoder = {} if image_encoder_inside else {"image_encoder": plans.pop("image_encoder")}
         beside = out.with_name(MODEL_FILES["image_encoder"].names[0])
-        if encoder and beside.exists():
-            _check_same_encoder(beside, encoder["image_encoder"], dtype)
-        elif encoder:
-            _write(beside, "image_encoder", encoder, dtype, metadata, on_step)
-            _log.info("the image encoder, which both stages share, is in %s", beside)
-            written.append(beside)
-        _write(out, stage, plans, dtype, metadata, on_step)
-    return written
+        encoder = plans["image_encoder"]
+        if beside.exists() and not image_encoder_inside:
+            image_encoder_inside = not _is_encoder_of(beside, encoder, dtype)
+            if image_encoder_inside:
+                _log.info("%s is another image encoder: this one goes into %s", beside, out)
+        if not image_encoder_inside:
+            del plans["image_encoder"]
+        _write(out, stage, plans, dtype, metadata, on_stage("write"))
+        if image_encoder_inside or beside.exists():
+            return [out]
+        encoder_alone = {"image_encoder": encoder}
+        _write(beside, "image_encoder", encoder_alone, dtype, metadata, on_stage("image encoder"))
+        _log.info("the image encoder, which both stages share, is in %s", beside)
+    return [out, beside]
 
 
 def _stage(path: Path) -> Stage:
@@ -128,14 +132,12 @@ def _hash(path: Path, on_step: OnStep | None) -> str:
     return hashlib.sha256(together.encode()).hexdigest()
 
 
-def _check_same_encoder(beside: Path, plan: Plan, dtype: torch.dtype | None) -> None:
-    """Both stages share one encoder file: refuse to rely on one that holds something else."""
+def _is_encoder_of(beside: Path, plan: Plan, dtype: torch.dtype | None) -> bool:
+    """Whether the file holds this very encoder, so that both stages can share it."""
     with open_tensors(beside) as file:
         for key in plan.network.state_dict():
             name = f"image_encoder.{key}"
             expected = plan.read(key, dtype or plan.dtype(key))
             if name not in file.shapes or not torch.equal(file.read(name).to(expected), expected):
-                raise ValueError(
-                    f"{beside} holds another image encoder than this checkpoint: move it away, or "
-                    "put the encoder into the file itself (--image-encoder-inside)"
-                )
+                return False
+    return True

@@ -101,6 +101,8 @@ def _converted(file: TensorFile) -> Contents:
     try:
         settings = json.loads(file.metadata["hi3d_settings"])
         prefixes = {name: f"{name}." for name in settings if name in PARTS}
+        for name in prefixes:
+            PARTS[name].read_settings(settings[name])
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointMismatch(
             f"the metadata of {file.path} is damaged ({error}): convert the checkpoint again"

@@ -324,7 +324,8 @@ def test_a_mask_of_ones_own(work, painters, products):
     assert run("--no-refine") == 0
     cut_out = painters.picture
     assert run("--no-refine", "--mask", "mask.png", image="green.png") == 0
-    assert float((painters.picture - cut_out).abs().mean()) < 0.01
+    # No green is left along the outline.
+    assert float((painters.picture - cut_out).abs().max()) < 0.15
 
 
 BAD = [
