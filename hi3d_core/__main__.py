@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from . import __version__
 from .optional import MissingDependency
@@ -63,5 +65,11 @@ def _say(message: str, code: int) -> int:
     return code
 
 
+def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    # Being told to end is as good as Ctrl-C: temporary files are removed on the way out.
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(main())

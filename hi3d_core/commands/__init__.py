@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import evaluate, generate, info, reconstruct, render
+from . import convert, evaluate, generate, info, reconstruct, render
 
 COMMANDS: dict[str, ModuleType] = {
     "generate": generate,
+    "convert": convert,
     "reconstruct": reconstruct,
     "render": render,
     "evaluate": evaluate,

@@ -12,7 +12,20 @@ import torch
 from .. import __version__
 from ..optional import EXTRAS, is_available
 
-_PACKAGES = ("numpy", "numba", "scipy", "scikit-image", "trimesh", "xatlas", "av", "pillow")
+_PACKAGES = (
+    "numpy",
+    "numba",
+    "scipy",
+    "scikit-image",
+    "trimesh",
+    "xatlas",
+    "av",
+    "pillow",
+    "diffusers",
+    "transformers",
+    "kornia",
+    "safetensors",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

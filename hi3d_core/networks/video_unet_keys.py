@@ -9,12 +9,13 @@ levels but the deepest. Names are those after "model.diffusion_model.".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from .official_keys import Source
+from .tensor_shapes import Shapes, count_indices, shape_of
 from .video_unet import VideoUNetConfig
 
-Shapes = Mapping[str, tuple[int, ...]]
+_NETWORK = "video UNet"
 
 _RESIDUAL = {  # ours, in the spatial half and in the temporal half -> official
     "norm1": "in_layers.0",
@@ -53,39 +54,49 @@ def settings_from_official(shapes: Shapes, head_channels: int = 64) -> VideoUNet
     """The settings of the UNet with these tensors, official names without the prefix -> shapes.
 
     head_channels can't be seen in any shape; nor can the frames, which are the default's.
-    Raises ValueError if tensors lack that tell the settings.
+    Raises ValueError if tensors are missing that tell the settings.
     """
-    layers = _first_index(shapes, r"input_blocks\.(\d+)\.0\.op\.weight", "a downsampling") - 1
-    levels = (
-        sum(bool(re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", name)) for name in shapes) + 1
-    )
+    in_channels = shape_of(shapes, "input_blocks.0.0.weight", _NETWORK)[1]
+    downsamplings = count_indices(shapes, r"input_blocks\.(\d+)\.0\.op\.")
+    levels, numbers = downsamplings + 1, count_indices(shapes, r"input_blocks\.(\d+)\.")
+    layers = (numbers - 1 - downsamplings) // levels
     residuals = [f"input_blocks.{1 + level * (layers + 1)}.0." for level in range(levels)]
-    attention = "input_blocks.1.1."
     return VideoUNetConfig(
-        in_channels=_shape(shapes, "input_blocks.0.0.weight")[1],
-        vector_channels=_shape(shapes, "label_emb.0.0.weight")[1],
-        block_channels=tuple(_shape(shapes, f"{name}in_layers.2.weight")[0] for name in residuals),
+        in_channels=in_channels,
+        vector_channels=shape_of(shapes, "label_emb.0.0.weight", _NETWORK)[1],
+        block_channels=tuple(
+            shape_of(shapes, f"{name}in_layers.2.weight", _NETWORK)[0] for name in residuals
+        ),
         head_channels=head_channels,
-        context_channels=_shape(shapes, f"{attention}transformer_blocks.0.attn2.to_k.weight")[1],
         layers_per_block=layers,
-        transformer_layers=_count(shapes, re.escape(attention) + r"transformer_blocks\.(\d+)\."),
+        **_transformer_settings(shapes, "input_blocks.1.1."),
     )
 
 
 def settings_from_diffusers(shapes: Shapes, head_channels: int = 64) -> VideoUNetConfig:
     """As `settings_from_official`, from tensors in diffusers' naming, which is ours."""
-    levels = _count(shapes, r"down_blocks\.(\d+)\.")
+    in_channels = shape_of(shapes, "conv_in.weight", _NETWORK)[1]
     residual = "down_blocks.{}.resnets.0.spatial_res_block.conv1.weight"
-    attention = "down_blocks.0.attentions.0."
+    levels = count_indices(shapes, r"down_blocks\.(\d+)\.")
     return VideoUNetConfig(
-        in_channels=_shape(shapes, "conv_in.weight")[1],
-        vector_channels=_shape(shapes, "add_embedding.linear_1.weight")[1],
-        block_channels=tuple(_shape(shapes, residual.format(level))[0] for level in range(levels)),
+        in_channels=in_channels,
+        vector_channels=shape_of(shapes, "add_embedding.linear_1.weight", _NETWORK)[1],
+        block_channels=tuple(
+            shape_of(shapes, residual.format(level), _NETWORK)[0] for level in range(levels)
+        ),
         head_channels=head_channels,
-        context_channels=_shape(shapes, f"{attention}transformer_blocks.0.attn2.to_k.weight")[1],
-        layers_per_block=_count(shapes, r"down_blocks\.0\.resnets\.(\d+)\."),
-        transformer_layers=_count(shapes, re.escape(attention) + r"transformer_blocks\.(\d+)\."),
+        layers_per_block=count_indices(shapes, r"down_blocks\.0\.resnets\.(\d+)\."),
+        **_transformer_settings(shapes, "down_blocks.0.attentions.0."),
     )
+
+
+def _transformer_settings(shapes: Shapes, place: str) -> dict[str, int]:
+    """What the transformer at `place` tells."""
+    blocks = f"{place}transformer_blocks."
+    return {
+        "context_channels": shape_of(shapes, f"{blocks}0.attn2.to_k.weight", _NETWORK)[1],
+        "transformer_layers": count_indices(shapes, re.escape(blocks) + r"(\d+)\."),
+    }
 
 
 def _tensors(settings: VideoUNetConfig) -> Pairs:
@@ -168,27 +179,3 @@ def _transformer(ours: str, official: str, feed_forwards: tuple[str, ...]) -> Pa
 def _weight_and_bias(ours: str, official: str) -> Pairs:
     for name in ("weight", "bias"):
         yield f"{ours}.{name}", f"{official}.{name}"
-
-
-def _shape(shapes: Shapes, name: str) -> tuple[int, ...]:
-    if name not in shapes:
-        raise ValueError(
-            f"{name} is missing, which tells the video UNet's settings: this may be another "
-            "network, or an incomplete copy"
-        )
-    return tuple(shapes[name])
-
-
-def _indices(shapes: Shapes, pattern: str) -> set[int]:
-    return {int(found[1]) for found in (re.match(pattern, name) for name in shapes) if found}
-
-
-def _count(shapes: Shapes, pattern: str) -> int:
-    return len(_indices(shapes, pattern))
-
-
-def _first_index(shapes: Shapes, pattern: str, what: str) -> int:
-    found = _indices(shapes, pattern)
-    if not found:
-        raise ValueError(f"there is no {what} in these tensors, expected those of a video UNet")
-    return min(found)

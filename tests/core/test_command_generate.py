@@ -325,7 +325,7 @@ def test_a_mask_of_ones_own(work, painters, products):
     cut_out = painters.picture
     assert run("--no-refine", "--mask", "mask.png", image="green.png") == 0
     # No green is left along the outline.
-    assert float((painters.picture - cut_out).abs().max()) < 0.15
+    assert float((painters.picture - cut_out).abs().max()) < 0.02
 
 
 BAD = [

@@ -1,3 +1,5 @@
+import copy
+import dataclasses
 import gc
 import math
 
@@ -164,3 +166,24 @@ def test_bad_input_is_refused(model, settings, message):
 def test_the_refiner_is_refused():
     with pytest.raises(ValueError, match="refiner model, expected the orbit model"):
         make(tiny_model("refiner"))
+
+
+def test_the_network_is_compiled_if_wished(model, monkeypatch):
+    compiled = []
+
+    def note(network):
+        compiled.append(network)
+        return network
+
+    monkeypatch.setattr(torch, "compile", note)
+    frames = make(model, options=SampleOptions(compiled=True))
+    assert compiled == [model.unet]
+    assert torch.equal(frames, make(model))
+    assert len(compiled) == 1
+
+
+def test_networks_that_overflow_are_told_not_shown(model):
+    broken = dataclasses.replace(model, unet=copy.deepcopy(model.unet))
+    broken.unet.conv_out.bias.data.fill_(torch.inf)
+    with pytest.raises(FloatingPointError, match="fp32"):
+        make(broken)

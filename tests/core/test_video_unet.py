@@ -439,6 +439,50 @@ class TestKeys:
         assert sources.keys() == state.keys()
         assert len({source.name for source in sources.values()}) == len(sources)
 
+    def test_places_are_the_official_ones(self):
+        """One of each kind; the recorded key lists (test_golden_*) hold them all."""
+        sources = official_sources(ORBIT_UNET)
+        first = "down_blocks.1.resnets.0."
+        attention = "down_blocks.1.attentions.0."
+        expected = {
+            "conv_in.weight": "input_blocks.0.0.weight",
+            "time_embedding.linear_2.bias": "time_embed.2.bias",
+            "add_embedding.linear_1.weight": "label_emb.0.0.weight",
+            "down_blocks.0.downsamplers.0.conv.weight": "input_blocks.3.0.op.weight",
+            f"{first}spatial_res_block.conv1.weight": "input_blocks.4.0.in_layers.2.weight",
+            f"{first}spatial_res_block.norm2.bias": "input_blocks.4.0.out_layers.0.bias",
+            f"{first}spatial_res_block.conv_shortcut.bias": "input_blocks.4.0.skip_connection.bias",
+            f"{first}temporal_res_block.conv2.bias": (
+                "input_blocks.4.0.time_stack.out_layers.3.bias"
+            ),
+            f"{first}time_mixer.mix_factor": "input_blocks.4.0.time_mixer.mix_factor",
+            f"{attention}transformer_blocks.0.attn2.to_k.weight": (
+                "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+            ),
+            f"{attention}temporal_transformer_blocks.0.ff_in.net.2.bias": (
+                "input_blocks.4.1.time_stack.0.ff_in.net.2.bias"
+            ),
+            f"{attention}time_pos_embed.linear_2.bias": "input_blocks.4.1.time_pos_embed.2.bias",
+            "down_blocks.3.resnets.1.time_mixer.mix_factor": (
+                "input_blocks.11.0.time_mixer.mix_factor"
+            ),
+            "mid_block.attentions.0.proj_in.weight": "middle_block.1.proj_in.weight",
+            "mid_block.resnets.1.temporal_res_block.norm1.bias": (
+                "middle_block.2.time_stack.in_layers.0.bias"
+            ),
+            "up_blocks.0.upsamplers.0.conv.weight": "output_blocks.2.1.conv.weight",
+            "up_blocks.1.resnets.0.time_mixer.mix_factor": (
+                "output_blocks.3.0.time_mixer.mix_factor"
+            ),
+            "up_blocks.1.upsamplers.0.conv.bias": "output_blocks.5.2.conv.bias",
+            "up_blocks.3.attentions.2.time_mixer.mix_factor": (
+                "output_blocks.11.1.time_mixer.mix_factor"
+            ),
+            "conv_norm_out.bias": "out.0.bias",
+            "conv_out.weight": "out.2.weight",
+        }
+        assert {name: sources[name].name for name in expected} == expected
+
     @pytest.mark.parametrize("settings", OTHERS)
     def test_settings_are_told_from_shapes(self, settings):
         with torch.device("meta"):
