@@ -15,7 +15,7 @@ from types import FrameType
 from . import __version__
 from .optional import MissingDependency
 
-_OUT_OF_MEMORY = "error: out of memory; use --max-size, --max-views or --quality preview"
+_OUT_OF_MEMORY = "error: out of memory; use --max-size, --max-views, --size or --quality preview"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -180,6 +180,8 @@ def _looks_inverted(alpha: Tensor) -> bool:
 
 
 def _name_views(views: list[int], total: int) -> str:
+    if total == 1:
+        return "the picture"
     if len(views) == total:
         return f"all {total} views"
     shown = ", ".join(str(view) for view in views[:8])

@@ -20,11 +20,14 @@ from ..fingerprint import fingerprint
 from ..masks import cut_out
 from ..orbit_inputs import check_elevation
 from ..picture import prepare_picture, read_input_mask, read_input_picture
+from ..sample_options import SampleOptions
 from ..video_model import Stage, preferred_device, preferred_dtype
 from ..views_folder import PICTURE_NAME, StageName, ViewsFolder, as_stored, frames_digest
 from ..weights.find import WeightsKind, find_weights
 from .products import add_product_arguments, check_products, make_products
+from .sample_arguments import add_sample_arguments, sample_options
 from .stage_clock import StageClock
+from .unseen_settings import add_unseen_argument
 
 if TYPE_CHECKING:
     from ..video_model import VideoModel
@@ -88,8 +91,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how good the picture is said to look, about 4 to 7 (default: computed, or 5.75 "
         "without that network)",
     )
+    sampling.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        help="how firmly the refiner starts from the orbit, 0 to 1 (default 1)",
+    )
+    sampling.add_argument(
+        "--sharpness",
+        type=float,
+        default=40.0,
+        help="how soon the refiner lets go of it; less is later (default 40)",
+    )
+    sampling.add_argument(
+        "--free-first-frame",
+        action="store_true",
+        help="refine the painted first frame too, instead of the input picture",
+    )
     sampling.add_argument("--dtype", choices=("auto", *_DTYPES), default="auto")
     sampling.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    add_sample_arguments(parser)
+    add_unseen_argument(weights)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -115,8 +137,11 @@ class Request:
     size: side of the orbit's frames in pixels. refines: whether there is a second stage, with
         frames of twice that side. solver, steps: of both stages.
     aesthetic_score: None lets the network say.
+    strength, sharpness, locks_first_frame: of the second stage, see `RefineConfig`.
+    options: how the networks are run.
     folder: where stages are kept and taken from, or None.
-    given: weights that the user named, the others are looked for.
+    given: weights that the user named, the others are looked for. unseen: their settings that no
+        shape tells.
     made_from: what determines both stages, see `ViewsFolder.is_done`.
     """
 
@@ -131,10 +156,15 @@ class Request:
     solver: str
     steps: int
     aesthetic_score: float | None
+    strength: float
+    sharpness: float
+    locks_first_frame: bool
+    options: SampleOptions
     device: torch.device
     dtype: torch.dtype
     folder: ViewsFolder | None
     given: dict[WeightsKind, Path | None]
+    unseen: dict[str, dict[str, int]] | None
     made_from: dict[str, Any]
 
     def picture(self, size: int) -> Tensor:
@@ -157,6 +187,7 @@ class Request:
             image_encoder=self.given["image_encoder"],
             depth=depth,
             dtype=self.dtype,
+            unseen=self.unseen,
         )
 
     def generator(self) -> torch.Generator:
@@ -183,6 +214,9 @@ class Request:
         return {
             **self._made_from(weights),
             "size": _ENLARGED * self.size,
+            "strength": self.strength,
+            "sharpness": self.sharpness,
+            "locks_first_frame": self.locks_first_frame,
             "orbit": None if orbit is None else frames_digest(orbit),
             "refiner_checkpoint": self._print("refiner", weights),
             "depth_checkpoint": self._print("depth", None),
@@ -279,6 +313,7 @@ def _checked(arguments: argparse.Namespace) -> Request:
     folder = None
     if arguments.views_dir is not None:
         folder = ViewsFolder(arguments.views_dir, arguments.overwrite)
+    options = sample_options(arguments)
     encoder = arguments.image_encoder
     steps = SOLVERS[arguments.solver].steps if arguments.steps is None else arguments.steps
     ratio = arguments.foreground_ratio
@@ -292,6 +327,9 @@ def _checked(arguments: argparse.Namespace) -> Request:
         "steps": steps,
         "image_encoder": None if encoder is None else fingerprint(encoder),
         "dtype": None if arguments.dtype == "auto" else arguments.dtype,
+        # Of the options only these change the result.
+        "tiled": options.tiled,
+        "reuse_every": options.reuse_every,
     }
     return Request(
         colors=colors,
@@ -305,10 +343,15 @@ def _checked(arguments: argparse.Namespace) -> Request:
         solver=arguments.solver,
         steps=steps,
         aesthetic_score=arguments.aesthetic,
+        strength=arguments.strength,
+        sharpness=arguments.sharpness,
+        locks_first_frame=not arguments.free_first_frame,
+        options=options,
         device=device,
         dtype=dtype,
         folder=folder,
         given=given,
+        unseen=arguments.set,
         made_from=made_from,
     )
 
@@ -323,6 +366,10 @@ def _check_options(arguments: argparse.Namespace) -> None:
     score = arguments.aesthetic
     if score is not None and not 0 <= score <= 10:  # also refuses NaN
         raise ValueError(f"--aesthetic is {score}, expected 0 to 10, usually 4 to 7")
+    if not 0 <= arguments.strength <= 1:
+        raise ValueError(f"--strength is {arguments.strength}, expected 0 to 1")
+    if not arguments.sharpness >= 0:
+        raise ValueError(f"--sharpness is {arguments.sharpness}, expected 0 or more")
     if arguments.steps is not None and not 1 <= arguments.steps <= 1000:
         raise ValueError(f"--steps is {arguments.steps}, expected 1 to 1000")
     if not 0 <= arguments.seed < 2**64:
@@ -405,6 +452,7 @@ def _generate_orbit(
             steps=request.steps,
             solver=request.solver,
             aesthetic_score=request.aesthetic_score,
+            options=request.options,
         ),
         generator=request.generator(),
         device=request.device,
@@ -422,7 +470,15 @@ def _refine_orbit(
         orbit,
         picture,
         request.elevation_degrees,
-        RefineConfig(size=_ENLARGED * request.size, steps=request.steps, solver=request.solver),
+        RefineConfig(
+            size=_ENLARGED * request.size,
+            steps=request.steps,
+            solver=request.solver,
+            strength=request.strength,
+            sharpness=request.sharpness,
+            lock_first_frame=request.locks_first_frame,
+            options=request.options,
+        ),
         generator=request.generator(),
         device=request.device,
         on_step=on_step,

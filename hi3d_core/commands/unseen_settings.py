@@ -25,7 +25,7 @@ class _AddSetting(argparse.Action):
         setattr(namespace, self.dest, settings)
 
 
-def add_unseen_argument(parser: argparse.ArgumentParser) -> None:
+def add_unseen_argument(parser: argparse._ActionsContainer) -> None:
     """Declare `--set`; its value is a dictionary of dictionaries, or None."""
     parser.add_argument(
         "--set",

@@ -194,7 +194,11 @@ def plan_network(name: str, holding: Holding, unseen: Mapping[str, int]) -> Plan
         try:
             settings = tell(shapes, **unseen)
         except (ValueError, TypeError) as error:
-            raise CheckpointMismatch(f"{holding.file.path}, {_words(name)}: {error}") from error
+            raise CheckpointMismatch(
+                f"{holding.file.path}, {_words(name)}: {error}. Weights of another width than the "
+                "released ones need what no shape tells (--set unet.head_channels=8, "
+                "image_encoder.heads=4, ...)"
+            ) from error
     with torch.device("meta"):
         network = part.build(settings)
     targets = network.state_dict()
