@@ -253,9 +253,9 @@ def denoiser_work(
     return lambda: denoise(noisy, sigma)
 
 
-def measure_unet(bench: Bench, sizes: Sizes, dtype: str, compiled: bool) -> dict[str, Any]:
+def measure_unet(bench: Bench, sizes: Sizes, dtype: str, compiled: bool) -> dict[Any, Any]:
     """All options of the UNet; returns the rows that runs are made of."""
-    rows = {}
+    rows: dict[Any, Any] = {}
     with bench.network(lambda: build_video_unet(sizes.unet), DTYPES[dtype]) as unet:
         weights = gigabytes(unet)
         options: list[tuple[str, bool, int, FeatureReuse | None]] = [
@@ -273,16 +273,17 @@ def measure_unet(bench: Bench, sizes: Sizes, dtype: str, compiled: bool) -> dict
             rows[option] = bench.add_part(sizes.stage, "UNet step", option, dtype, weights, work)
         chunk_feed_forward(unet, 1)
         if compiled:
-            fast = torch.compile(unet)
+            fast: Any = torch.compile(unet)
             work = denoiser_work(bench, fast, sizes, batched=True)
             option = "guidance at once, compiled"
             rows[option] = bench.add_part(sizes.stage, "UNet step", option, dtype, weights, work)
     return rows
 
 
-def measure_vae(bench: Bench, sizes: Sizes, dtype: str) -> dict[str, Any]:
+def measure_vae(bench: Bench, sizes: Sizes, dtype: str) -> dict[Any, Any]:
     """The autoencoder on 16 frames."""
-    rows, frames = {}, sizes.unet.frames
+    rows: dict[Any, Any] = {}
+    frames = sizes.unet.frames
     with bench.network(lambda: vae.build_vae(sizes.vae), DTYPES[dtype]) as network:
         images = torch.zeros(
             frames, 3, sizes.pixels, sizes.pixels, device=bench.device, dtype=DTYPES[dtype]
@@ -300,9 +301,9 @@ def measure_vae(bench: Bench, sizes: Sizes, dtype: str) -> dict[str, Any]:
     return rows
 
 
-def measure_others(bench: Bench, sizes: Sizes, dtype: str) -> dict[str, Any]:
+def measure_others(bench: Bench, sizes: Sizes, dtype: str) -> dict[Any, Any]:
     """What looks at the pictures before the UNet."""
-    rows = {}
+    rows: dict[Any, Any] = {}
     images = torch.zeros(
         sizes.unet.frames,
         3,
@@ -357,7 +358,7 @@ def run_options() -> list[tuple[str, str, SampleOptions]]:
     ]
 
 
-def estimate_runs(bench: Bench, sizes: Sizes, dtype: str, rows: dict[str, Any]) -> None:
+def estimate_runs(bench: Bench, sizes: Sizes, dtype: str, rows: dict[Any, Any]) -> None:
     """Whole runs as sums of their parts; one network is on the device at a time."""
     frames = sizes.unet.frames
     encodes = 1 / frames if sizes.stage == "orbit" else 2.0  # of 16 frames each

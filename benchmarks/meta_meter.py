@@ -115,7 +115,8 @@ class Meter(TorchDispatchMode):
         moved = sum(each.numel() * each.element_size() for each in touched)
         self.flops += flops
         self.moved_bytes += moved
-        single = any(each.dtype == torch.float32 for each in touched)
+        # The first tensor's: attention in half precision also returns sums in float32.
+        single = touched[0].dtype == torch.float32
         card = self.card
         self.seconds += 1e-6 * card.launch_microseconds + 1e-12 * max(
             flops / (card.float_tflops if single else card.half_tflops),

@@ -23,7 +23,8 @@ class SampleOptions:
     guide_at_once: compute with and without the condition in one call of the network; None decides
         by free memory.
     frames_at_once: frames that the autoencoder takes in one call; more is faster on a GPU.
-    tiled: let the autoencoder work in overlapping tiles: less memory, and faint differences.
+    tiled: let the autoencoder work in overlapping tiles of 512 pixels: the memory of one tile. It
+        changes the result, since its norms and its attention see a tile instead of the frame.
     feed_forward_chunks: compute the feed-forward layers in this many parts; 1 is all at once.
     reuse_every: compute the UNet's deep features in every n-th step only and keep them in between
         (DeepCache, Ma et al. 2023); 1 computes all. It changes the result.

@@ -34,7 +34,7 @@ def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tiled",
         action="store_true",
-        help="autoencoder in overlapping tiles: least memory, faint differences",
+        help="autoencoder in overlapping tiles: least memory, changes the result",
     )
     group.add_argument(
         "--reuse-every",

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-_TEXT_HALF = (
-    "transformer.",
-    "token_embedding.",
-    "ln_final.",
-    "positional_embedding",
-    "text_projection",
-    "logit_scale",
-)
-_DEPTH_UNUSED = ("pretrained.", "scratch.", "auxlayer.")
+from ..networks.depth_network_keys import CLASSIFIER
+from ..networks.image_encoder_keys import TEXT_HALF
 
 _EXTRAS = {
     ("", ("model_ema.",)): "averaged weights (EMA)",
     ("", ("warp_model.",)): "the training degradation",
     ("", ("loss_fn.", "first_stage_model.loss.")): "the training loss",
-    ("conditioner.embedders.0.open_clip.model.", _TEXT_HALF): "the image encoder's text half",
-    ("conditioner.embedders.1.aesthetic_model.", _TEXT_HALF): "the aesthetic encoder's text half",
-    ("conditioner.embedders.2.model.model.", _DEPTH_UNUSED): "the depth network's unused layers",
-    ("", _TEXT_HALF): "the image encoder's text half",  # OpenCLIP's own file
-    ("", _DEPTH_UNUSED): "the depth network's unused layers",  # MiDaS' own file
+    ("conditioner.embedders.0.open_clip.model.", TEXT_HALF): "the image encoder's text half",
+    ("conditioner.embedders.1.aesthetic_model.", TEXT_HALF): "the aesthetic encoder's text half",
+    ("conditioner.embedders.2.model.model.", CLASSIFIER): "the depth network's classifier",
+    ("", TEXT_HALF): "the image encoder's text half",  # OpenCLIP's own file
+    ("", CLASSIFIER): "the depth network's classifier",  # MiDaS' own file
 }
 
 
