@@ -98,7 +98,7 @@ def released(stage: str) -> Sizes:
 def tiny(stage: str) -> Sizes:
     """Sizes with which all runs in seconds on any machine."""
     sizes = released(stage)
-    width = {"width": 64, "layers": 2, "heads": 2}
+    width: dict[str, Any] = {"width": 64, "layers": 2, "heads": 2}
     return dataclasses.replace(
         sizes,
         pixels=64 if stage == "orbit" else 128,

@@ -3,8 +3,8 @@
 It is diffusers' own network, with these differences: the conditioning vector enters as it is, not
 as numbers to embed; GroupNorm's eps is the official one in all residual blocks; a single context
 token is attended to without queries and keys, which can't change the result (a softmax over one key
-is 1); the spatial and temporal branches are mixed in one pass; and the outermost level can run
-alone, on kept features (`feature_reuse.py`).
+is 1); the spatial and temporal branches are mixed in one pass; feed-forward layers can work in
+parts; and the outermost level can run alone, on kept features (`feature_reuse.py`).
 
 Letters: B orbits in the batch, F frames, C channels, h and w the latent grid, L context tokens, D
 their width, A the vector's width.
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
+from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import AlphaBlender, ResnetBlock2D, TemporalResnetBlock
 from torch import Tensor, nn
@@ -101,6 +102,9 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
                 module.set_processor(FrameAttention())
             elif isinstance(getattr(module, "time_mixer", None), AlphaBlender):
                 module.time_mixer = BranchMixer()
+            for name, child in list(module.named_children()):
+                if isinstance(child, FeedForward):
+                    setattr(module, name, FeedForwardInParts(child))
 
     def forward(
         self,
@@ -253,30 +257,48 @@ class FrameAttention(AttnProcessor2_0):
         )
 
 
+class FeedForwardInParts(nn.Module):
+    """diffusers' feed-forward layer, on some rows at a time: a row of channels depends on no other.
+
+    diffusers' own chunks are slices across the frames, whose rows don't lie together; torch then
+    multiplies them by thousands of small matrices.
+
+    parts: how many; 1 computes all at once.
+    """
+
+    def __init__(self, whole: FeedForward) -> None:
+        super().__init__()
+        self.net = whole.net
+        self.parts = 1
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(N, T, C) -> (N, T, C)."""
+        if self.parts == 1:
+            return self._compute(hidden_states)
+        rows = hidden_states.flatten(0, 1).tensor_split(self.parts)
+        return torch.cat([self._compute(part) for part in rows]).view_as(hidden_states)
+
+    def _compute(self, rows: Tensor) -> Tensor:
+        for layer in self.net:
+            rows = layer(rows)
+        return rows
+
+
 def build_video_unet(settings: VideoUNetConfig) -> VideoUNet:
     """A video UNet with random weights; with none inside `torch.device("meta")`."""
     return VideoUNet(settings)
 
 
 def chunk_feed_forward(unet: VideoUNet, parts: int) -> None:
-    """Have the feed-forward layers compute an orbit in so many parts, for less memory.
+    """Have the feed-forward layers compute in so many parts, for less memory.
 
-    parts: 1 computes all at once. The result stays the same.
-
-    Raises ValueError unless `parts` divides the frames.
+    parts: 1 computes all at once. The result stays the same. Raises ValueError if it is below 1.
     """
-    frames = unet.settings.frames
-    if parts < 1 or frames % parts:
-        raise ValueError(
-            f"parts is {parts}, expected a divisor of the {frames} frames: the layers are computed "
-            "for some frames at a time"
-        )
-    if parts > 1:
-        unet.enable_forward_chunking(frames // parts)
-        return
+    if parts < 1:
+        raise ValueError(f"parts is {parts}, expected at least 1")
     for module in unet.modules():
-        if hasattr(module, "set_chunk_feed_forward"):
-            module.set_chunk_feed_forward(None, dim=0)
+        if isinstance(module, FeedForwardInParts):
+            module.parts = parts
 
 
 def _run(block: nn.Module, condition: dict[str, Tensor], hidden: Tensor, **more: Any) -> Any:

@@ -167,8 +167,14 @@ class Plan:
         """
         name = self.holding.prefix + self.sources[key].name
         stored = self.holding.file.read(name)
+        if not stored.is_floating_point():
+            raise CheckpointMismatch(
+                f"{name} of {self.holding.file.path} holds {stored.dtype}, expected floating point: "
+                "quantised weights can't be read"
+            )
         tensor = self.sources[key].extract(stored).to(dtype).contiguous()
-        if tensor.dtype != stored.dtype and not torch.isfinite(tensor).all():
+        narrower = torch.finfo(dtype).max < torch.finfo(stored.dtype).max
+        if narrower and not torch.isfinite(tensor).all():
             raise CheckpointMismatch(
                 f"{name} of {self.holding.file.path} is not finite in {dtype}: use float32"
             )

@@ -333,6 +333,15 @@ def test_missing_tensors_are_named(orbit, tmp_path):
             load_video_model(path, "orbit", unseen=UNSEEN)
 
 
+def test_quantised_weights_are_refused(orbit, tmp_path):
+    state = official(orbit)
+    name = PREFIXES["unet"] + "out.2.weight"
+    state[name] = state[name].to(torch.int8)
+    path = save_official(orbit, tmp_path / "int8.pt", state)
+    with pytest.raises(CheckpointMismatch, match=rf"{name}.*int8, expected floating point"):
+        load_video_model(path, "orbit", unseen=UNSEEN)
+
+
 def test_tensors_of_another_shape_are_named(orbit, tmp_path):
     state = official(orbit)
     name = PREFIXES["unet"] + "out.2.weight"
