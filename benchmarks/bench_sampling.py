@@ -195,16 +195,11 @@ class Bench:
         self, stage: str, part: str, option: str, dtype: str, weights: float, work: Work
     ) -> dict[str, Any]:
         """Measure one network's work and print it."""
-        row = {
-            "stage": stage,
-            "part": part,
-            "option": option,
-            "dtype": dtype,
-            "weights_gb": weights,
-        }
-        row |= self.measure(work)
-        if "activations_gb" in row:
-            row["peak_gb"] = weights + row["activations_gb"]
+        measured = self.measure(work)
+        row: dict[str, Any] = {"stage": stage, "part": part, "option": option, "dtype": dtype}
+        row |= {"weights_gb": weights, **measured}
+        if "activations_gb" in measured:
+            row["peak_gb"] = weights + measured["activations_gb"]
         self.parts.append(_rounded(row))
         print(_markdown([row.get(key, "") for key in PART_COLUMNS]), flush=True)
         return row

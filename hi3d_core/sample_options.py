@@ -12,8 +12,9 @@ from .memory import available_bytes
 if TYPE_CHECKING:
     from .networks.video_unet import VideoUNet
 
-# Of the UNet at its peak, in multiples of its outermost level's hidden states.
-_ACTIVATIONS = 12
+# Of the UNet at its peak, in multiples of its outermost level's hidden states, as counted by
+# benchmarks/bench_sampling.py: with the feed-forward layers at once, and in four parts or more.
+_ACTIVATIONS, _ACTIVATIONS_IN_PARTS = 28, 17
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class SampleOptions:
     frames_at_once: frames that the autoencoder takes in one call; more is faster on a GPU.
     tiled: let the autoencoder work in overlapping tiles of 512 pixels: the memory of one tile. It
         changes the result, since its norms and its attention see a tile instead of the frame.
-    feed_forward_chunks: compute the feed-forward layers in this many parts; 1 is all at once.
+    feed_forward_chunks: compute the feed-forward layers in this many parts; 1 is all at once. Four
+        take a third off the peak for 1 to 2% of the time (estimated).
     reuse_every: compute the UNet's deep features in every n-th step only and keep them in between
         (DeepCache, Ma et al. 2023); 1 computes all. It changes the result.
     compiled: use torch.compile for the UNet; the first step then takes minutes.
@@ -34,7 +36,7 @@ class SampleOptions:
     guide_at_once: bool | None = None
     frames_at_once: int = 1
     tiled: bool = False
-    feed_forward_chunks: int = 1
+    feed_forward_chunks: int = 4
     reuse_every: int = 1
     compiled: bool = False
 
@@ -65,6 +67,8 @@ def guides_at_once(
         return options.guide_at_once
     parameter = next(unet.parameters())
     frames, _, height, width = latents
-    widest = _ACTIVATIONS * unet.settings.block_channels[0]
+    in_parts = options.feed_forward_chunks >= 4
+    activations = _ACTIVATIONS_IN_PARTS if in_parts else _ACTIVATIONS
+    widest = activations * unet.settings.block_channels[0]
     needed = 2 * frames * height * width * widest * parameter.dtype.itemsize
     return needed < free_bytes(device) / 2

@@ -29,7 +29,7 @@ def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
         "--feed-forward-chunks",
         type=int,
         default=SampleOptions.feed_forward_chunks,
-        help="parts of the feed-forward layers, 1 to 16: more take less memory",
+        help="parts of the feed-forward layers: more take less memory (default 4)",
     )
     group.add_argument(
         "--tiled",

@@ -78,7 +78,7 @@ def test_every_input_counts(model, change):
         SampleOptions(guide_at_once=True),
         SampleOptions(guide_at_once=False),
         SampleOptions(frames_at_once=5),
-        SampleOptions(feed_forward_chunks=2),
+        SampleOptions(feed_forward_chunks=1),
     ],
 )
 def test_options_that_save_memory_change_nothing(model, options):
