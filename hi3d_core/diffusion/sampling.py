@@ -114,15 +114,12 @@ class Solver:
     solve: one of the functions above. sigmas: number of steps -> its noise levels.
     steps: how many it takes if no one says. calls: network calls a step; one fewer in the last if
     they are two.
-    official_steps: the official run whose latent mixing it imitates (see `mixing.py`); None is one
-    of as many steps.
     """
 
     solve: Callable[..., Tensor]
     sigmas: Callable[[int], Tensor]
     steps: int
     calls: int = 1
-    official_steps: int | None = None
 
 
 # "fast" is what benchmarks/bench_solvers.py found: docs/stages/sampling.md.
@@ -130,7 +127,7 @@ SOLVERS = {
     "euler": Solver(sample_euler, edm_sigmas, 25),
     "heun": Solver(sample_heun, edm_sigmas, 25, calls=2),
     "dpmpp_2m": Solver(sample_dpmpp_2m, edm_sigmas, 25),
-    "fast": Solver(sample_dpmpp_2m, align_your_steps_sigmas, 10, official_steps=25),
+    "fast": Solver(sample_dpmpp_2m, align_your_steps_sigmas, 10),
 }
 
 

@@ -169,8 +169,8 @@ class Plan:
         stored = self.holding.file.read(name)
         if not stored.is_floating_point():
             raise CheckpointMismatch(
-                f"{name} of {self.holding.file.path} holds {stored.dtype}, expected floating point: "
-                "quantised weights can't be read"
+                f"{name} of {self.holding.file.path} holds {stored.dtype}, expected floating "
+                "point: quantised weights can't be read"
             )
         tensor = self.sources[key].extract(stored).to(dtype).contiguous()
         narrower = torch.finfo(dtype).max < torch.finfo(stored.dtype).max
