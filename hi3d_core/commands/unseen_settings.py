@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+_KNOWN = ("unet.head_channels", "image_encoder.heads", "aesthetic.heads", "depth.heads")
+
 
 class _AddSetting(argparse.Action):
     def __call__(
@@ -15,9 +17,12 @@ class _AddSetting(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         name, _, number = str(values).partition("=")
+        if name not in _KNOWN or not number.isdecimal() or int(number) < 1:
+            parser.error(
+                f"--set {values}: expected NETWORK.SETTING=NUMBER, the number 1 or more and the "
+                f"name one of {', '.join(_KNOWN)}"
+            )
         network, _, setting = name.partition(".")
-        if not (network and setting and number.isdecimal()):
-            parser.error(f"--set {values}: expected NETWORK.SETTING=NUMBER")
         settings = {
             name: dict(each) for name, each in (getattr(namespace, self.dest) or {}).items()
         }
@@ -31,6 +36,6 @@ def add_unseen_argument(parser: argparse._ActionsContainer) -> None:
         "--set",
         action=_AddSetting,
         metavar="NETWORK.SETTING=NUMBER",
-        help="for official checkpoints of another width than the released: unet.head_channels, "
-        "image_encoder.heads, aesthetic.heads, depth.heads (may be given several times)",
+        help="for official checkpoints of another width than the released: "
+        f"{', '.join(_KNOWN)} (may be given several times)",
     )

@@ -127,7 +127,7 @@ SOLVERS = {
     "euler": Solver(sample_euler, edm_sigmas, 25),
     "heun": Solver(sample_heun, edm_sigmas, 25, calls=2),
     "dpmpp_2m": Solver(sample_dpmpp_2m, edm_sigmas, 25),
-    "fast": Solver(sample_dpmpp_2m, align_your_steps_sigmas, 10),
+    "fast": Solver(sample_dpmpp_2m, align_your_steps_sigmas, 12),
 }
 
 

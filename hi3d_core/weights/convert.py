@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -55,17 +56,21 @@ def convert(
     path, out = Path(path), Path(out)
     if out.suffix.lower() != ".safetensors":
         raise ValueError(f"--out is {out}, expected a name that ends in .safetensors")
-    if out.exists() and path.exists() and out.samefile(path):
-        raise ValueError(f"{out} is the file to be converted: write to another name")
+    beside = out.with_name(MODEL_FILES["image_encoder"].names[0])
+    if out == beside:
+        raise ValueError(
+            f"--out is {out}, which is the name of the image encoder's file beside: write to "
+            f"another name, such as {MODEL_FILES['orbit'].names[0]}"
+        )
     with ExitStack() as stack:
         stage = _stage(path)
         holdings = find_holdings(stack, path, stage, image_encoder, depth, vae)
+        _check_no_input(out, holdings)
         plans = _plan(stage, holdings, unseen or {})
         metadata = {
             "hi3d_source": path.name,
-            "hi3d_source_sha256": _hash(checkpoint_of(path), on_stage("hash")),
+            "hi3d_source_sha256": _hash(holdings["unet"].file.files, on_stage("hash")),
         }
-        beside = out.with_name(MODEL_FILES["image_encoder"].names[0])
         encoder = plans["image_encoder"]
         if beside.exists() and not image_encoder_inside:
             image_encoder_inside = not _is_encoder_of(beside, encoder, dtype)
@@ -91,6 +96,13 @@ def _stage(path: Path) -> Stage:
     raise CheckpointMismatch(
         f"{path} holds {found}, expected one of Hi3D's stages (first_stage.pt or second_stage.pt)"
     )
+
+
+def _check_no_input(out: Path, holdings: dict[str, Holding]) -> None:
+    """Refuse to overwrite a file that is read."""
+    read = {file for holding in holdings.values() for file in holding.file.files}
+    if out.exists() and any(out.samefile(file) for file in read):
+        raise ValueError(f"{out} is a file to be converted: write to another name")
 
 
 def _plan(stage: Stage, holdings: dict[str, Holding], unseen: Unseen) -> dict[str, Plan]:
@@ -122,10 +134,8 @@ def _write(
     write_safetensors(out, pending, told, on_step=on_step)
 
 
-def _hash(path: Path, on_step: OnStep | None) -> str:
+def _hash(files: Sequence[Path], on_step: OnStep | None) -> str:
     """The SHA-256 of a checkpoint's file; of several, that of theirs one after the other."""
-    with open_tensors(path) as file:
-        files = file.files
     if len(files) == 1:
         return sha256_of(files[0], on_step)
     together = "".join(sha256_of(each, on_step) for each in files)

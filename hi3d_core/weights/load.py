@@ -199,7 +199,7 @@ def plan_network(name: str, holding: Holding, unseen: Mapping[str, int]) -> Plan
         tell = part.from_official if holding.official else part.from_ours
         try:
             settings = tell(shapes, **unseen)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ArithmeticError) as error:
             raise CheckpointMismatch(
                 f"{holding.file.path}, {_words(name)}: {error}. Weights of another width than the "
                 "released ones need what no shape tells (--set unet.head_channels=8, "

@@ -46,7 +46,7 @@ def recognise(file: TensorFile) -> Contents:
         ("depth", "neck.convs.0.weight"),
     ):
         if sign in file.shapes:
-            stage = _stage_of(file.shapes[_DIFFUSERS_INPUT]) if part == "unet" else None
+            stage = _stage_of(file, _DIFFUSERS_INPUT) if part == "unet" else None
             return Contents(stage, False, {part: ""}, {})
     if "visual.class_embedding" in file.shapes:
         return Contents(None, True, {"image_encoder": "visual."}, {})
@@ -81,7 +81,7 @@ def _official(file: TensorFile) -> Contents:
         if prefix.count(".") > 1 or prefix == "first_stage_model."
         if any(key.startswith(prefix) for key in file.shapes)
     }
-    stage = _stage_of(file.shapes[_OFFICIAL_INPUT])
+    stage = _stage_of(file, _OFFICIAL_INPUT)
     if stage == "orbit":
         # Shaped alike; SVD decodes with temporal layers, and has no aesthetic score.
         temporal = any(
@@ -103,7 +103,7 @@ def _converted(file: TensorFile) -> Contents:
         prefixes = {name: f"{name}." for name in settings if name in PARTS}
         for name in prefixes:
             PARTS[name].read_settings(settings[name])
-    except (KeyError, ValueError, TypeError) as error:
+    except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise CheckpointMismatch(
             f"the metadata of {file.path} is damaged ({error}): convert the checkpoint again"
         ) from error
@@ -114,10 +114,16 @@ def _converted(file: TensorFile) -> Contents:
     return Contents(stage, False, prefixes, settings)
 
 
-def _stage_of(shape: tuple[int, ...]) -> str:
+def _stage_of(file: TensorFile, name: str) -> str:
+    """The stage by what its UNet takes; `name` is its input convolution's."""
+    shape = file.shapes.get(name)
+    if shape is None:
+        raise CheckpointMismatch(
+            f"{file.path} lacks {name}: it may be of another model, or an incomplete copy"
+        )
     channels = shape[1] if len(shape) == 4 else 0
     if channels not in _CHANNELS:
         raise CheckpointMismatch(
-            f"the video UNet takes {channels} channels, expected 8 (orbit) or 17 (refiner)"
+            f"the UNet of {file.path} takes {channels} channels, expected 8 (orbit) or 17 (refiner)"
         )
     return _CHANNELS[channels]

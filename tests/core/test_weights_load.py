@@ -299,6 +299,34 @@ def test_converting_onto_the_source_is_refused(orbit, tmp_path):
         convert(source, tmp_path / "out.pt", unseen=UNSEEN)
 
 
+def test_converting_onto_any_file_that_is_read_is_refused(orbit, tmp_path):
+    source = save_official(orbit, tmp_path / "first_stage.pt")
+    vae = tmp_path / "vae.safetensors"
+    save_file(orbit.vae.state_dict(), vae)
+    kept = vae.read_bytes()
+    with pytest.raises(ValueError, match="write to another name"):
+        convert(source, vae, vae=vae, unseen=UNSEEN)
+    assert vae.read_bytes() == kept
+
+
+def test_converting_a_stage_to_the_name_of_the_encoder_is_refused(orbit, tmp_path):
+    source = save_official(orbit, tmp_path / "first_stage.pt")
+    with pytest.raises(ValueError, match="name of the image encoder's file"):
+        convert(source, tmp_path / "hi3d_image_encoder.safetensors", unseen=UNSEEN)
+    assert [file.name for file in tmp_path.iterdir()] == ["first_stage.pt"]
+
+
+def test_a_unet_of_neither_stage_is_refused_by_name(tmp_path):
+    path = tmp_path / "some.safetensors"
+    embedding = {"time_embedding.linear_1.weight": torch.zeros(2, 2)}
+    save_file(embedding, path)
+    with pytest.raises(CheckpointMismatch, match=r"some\.safetensors lacks conv_in\.weight"):
+        load_video_model(path, "orbit")
+    save_file({**embedding, "conv_in.weight": torch.zeros(4, 4, 3, 3)}, path)
+    with pytest.raises(CheckpointMismatch, match=r"some\.safetensors takes 4 channels"):
+        load_video_model(path, "orbit")
+
+
 def test_the_wrong_stage_is_recognised_and_said(orbit, refiner, tmp_path):
     first = save_official(orbit, tmp_path / "first_stage.pt")
     second = save_official(refiner, tmp_path / "second_stage.pt")
