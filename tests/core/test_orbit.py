@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from hi3d_core.metrics import psnr
 from hi3d_core.orbit import OrbitConfig, generate_orbit
 from hi3d_core.sample_options import SampleOptions
 
@@ -156,6 +157,7 @@ def test_inputs_are_not_changed(model):
         ({"steps": 0}, "steps"),
         ({"solver": "best"}, "solver"),
         ({"aesthetic_score": math.inf}, "aesthetic"),
+        ({"cond_aug": -0.02}, "cond_aug"),
     ],
 )
 def test_bad_input_is_refused(model, settings, message):
@@ -187,3 +189,15 @@ def test_networks_that_overflow_are_told_not_shown(model):
     broken.unet.conv_out.bias.data.fill_(torch.inf)
     with pytest.raises(FloatingPointError, match="fp32"):
         make(broken)
+
+
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float16, 55), (torch.bfloat16, 45)])
+def test_half_precision_paints_the_same_orbit(model, dtype, least):
+    networks = [copy.deepcopy(each) for each in (model.unet, model.vae, model.image_encoder)]
+    for network in networks:
+        torch.nn.Module.to(network, dtype)
+    unet, vae, encoder = networks
+    half = dataclasses.replace(
+        model, unet=unet, vae=vae, conditioning_vae=vae, image_encoder=encoder
+    )
+    assert float(psnr(make(half, steps=5), make(model, steps=5))) > least
