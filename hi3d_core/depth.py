@@ -81,7 +81,7 @@ def to_inverse_depth(maps: Tensor, polarity: Polarity) -> Tensor:
 
     Raises ValueError for NaN, negative distances, another shape or an unknown polarity.
     """
-    if maps.ndim != 3:
+    if maps.ndim != 3 or 0 in maps.shape:
         raise ValueError(f"depth maps are {tuple(maps.shape)}, expected (frames, height, width)")
     maps = maps.detach().float().cpu()
     if torch.isnan(maps).any():

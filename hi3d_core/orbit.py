@@ -18,7 +18,7 @@ from .diffusion.embeddings import orbit_vector
 from .diffusion.preview import LatentPreview
 from .networks import aesthetic
 from .networks.vae import encode_moments
-from .orbit_inputs import check_elevation
+from .orbit_inputs import check_cond_aug, check_elevation
 from .sample_options import SampleOptions
 from .video_model import VideoModel, like_weights, placed
 from .video_sampling import (
@@ -87,6 +87,7 @@ def generate_orbit(
     config = config or OrbitConfig()
     model.check_stage("orbit", "generate_orbit")
     check_size(config.size)
+    check_cond_aug(config.cond_aug)
     elevation_degrees = check_elevation(elevation_degrees)
     steps = step_count(config.solver, config.steps)
     image = to_network(picture[None], "picture")

@@ -11,6 +11,15 @@ _log = logging.getLogger(__name__)
 TRAINED_ELEVATION_DEGREES = (-10.0, 40.0)
 
 
+def check_cond_aug(deviation: float) -> None:
+    """Refuse a noise on the conditioning pictures that is no finite number from 0 on."""
+    if not 0 <= deviation < math.inf:  # also refuses NaN
+        raise ValueError(
+            f"cond_aug is {deviation}, expected 0 or more, officially 0.02: the noise's standard "
+            "deviation on pictures in [-1, 1]"
+        )
+
+
 def check_elevation(degrees: float) -> float:
     """The elevation as a float, once it is known to make sense.
 

@@ -23,7 +23,7 @@ from .diffusion.sampling import SOLVERS, BeforeStep
 from .diffusion.schedule import edm_sigmas
 from .export.checks import to_bytes
 from .networks.vae import LATENT_SCALE, encode_moments
-from .orbit_inputs import check_elevation
+from .orbit_inputs import check_cond_aug, check_elevation
 from .resize import resize_linear_8bit
 from .sample_options import SampleOptions
 from .video_model import VideoModel, like_weights, placed
@@ -121,13 +121,16 @@ def refine_orbit(
     config = config or RefineConfig()
     model.check_stage("refiner", "refine_orbit")
     check_size(config.size)
+    check_cond_aug(config.cond_aug)
     elevation_degrees = check_elevation(elevation_degrees)
     steps = step_count(config.solver, config.steps)
     _check_counts(model, frames, depths)
     for name, value in (("strength", config.strength), ("sharpness", config.sharpness)):
         if not (value >= 0 and (name == "sharpness" or value <= 1)):
             raise ValueError(f"{name} is {value}, expected 0 to 1 (sharpness: 0 or more)")
-    progress = Progress(2 * model.frames + steps + model.frames, on_step)
+    # Encoded twice, perhaps looked at for their depth, and decoded.
+    passes = 3 if depths is not None else 4
+    progress = Progress(passes * model.frames + steps, on_step)
     grid = config.size // model.pixels_per_latent
     noise = RefinerNoise.drawn(generator, model.frames, config.size, grid)
 
@@ -167,7 +170,7 @@ def _check_counts(model: VideoModel, frames: Tensor, depths: Tensor | None) -> N
                 "no depth network is loaded and no depth maps are given: give dpt_hybrid_384.pt "
                 "(--depth-checkpoint), or depth maps of your own"
             )
-    elif depths.ndim != 3 or len(depths) != model.frames:
+    elif depths.ndim != 3 or len(depths) != model.frames or 0 in depths.shape:
         raise ValueError(
             f"there are {len(depths)} depth maps of shape {tuple(depths.shape[1:])}, expected "
             f"{model.frames}, (height, width) each: one for each frame"
@@ -229,7 +232,10 @@ def refiner_conditioning(
     depths: (F, H, W) relative inverse depth, or None to estimate it.
     """
     noisy = images + config.cond_aug * noise
-    raw = estimate_raw(model, noisy, device=device) if depths is None else depths.float().cpu()
+    if depths is None:
+        raw = estimate_raw(model, noisy, device=device, on_step=advancing(progress))
+    else:
+        raw = depths.float().cpu()
     with placed(model.conditioning_vae, device) as vae, torch.no_grad():
         mean, _ = encode_moments(
             vae,

@@ -53,7 +53,7 @@ def check_size(size: int) -> None:
 
 def to_network(pictures: Tensor, name: str) -> Tensor:
     """(N, H, W, 3) in [0, 1] -> (N, 3, H, W) float32 in [-1, 1] on the CPU, contiguous."""
-    if pictures.ndim != 4 or pictures.shape[-1] != 3:
+    if pictures.ndim != 4 or pictures.shape[-1] != 3 or 0 in pictures.shape:
         raise ValueError(f"{name} is {tuple(pictures.shape)}, expected (..., height, width, 3)")
     pictures = pictures.detach().float().cpu()
     low, high = pictures.aminmax()

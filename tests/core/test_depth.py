@@ -41,6 +41,7 @@ def test_the_depth_network_sees_three_eighths(side, seen):
     ("maps", "polarity", "message"),
     [
         (torch.zeros(4, 4), "near_is_large", "frames, height, width"),
+        (torch.zeros(1, 0, 4), "near_is_small", "frames, height, width"),
         (torch.full((1, 4, 4), torch.nan), "near_is_large", "NaN"),
         (torch.full((1, 4, 4), torch.inf), "near_is_large", "infinite"),
         (-torch.ones(1, 4, 4), "near_is_small", "near_is_large"),

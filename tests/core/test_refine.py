@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -128,12 +129,25 @@ def test_progress_ends_at_its_total(model, frames, depths):
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
+def test_estimating_depth_counts_as_progress(model, frames, depths, monkeypatch):
+    def estimate(network, images):
+        return images.mean(dim=1)
+
+    monkeypatch.setattr("hi3d_core.depth.estimate", estimate)
+    with_depth = dataclasses.replace(model, depth=torch.nn.Linear(1, 1))
+    without, told = [], []
+    make(model, frames, depths, on_step=lambda *step: without.append(step))
+    make(with_depth, frames, None, on_step=lambda *step: told.append(step))
+    assert told[-1][0] == told[-1][1] == without[-1][1] + len(frames)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"strength": 1.5}, "strength"),
         ({"strength": math.nan}, "strength"),
         ({"sharpness": -1.0}, "sharpness"),
+        ({"cond_aug": math.nan}, "cond_aug"),
         ({"elevation": math.nan}, "elevation"),
         ({"size": 1000}, "multiple of 64"),
     ],
@@ -148,6 +162,10 @@ def test_wrong_counts_are_refused(model, frames, depths):
         make(model, frames[:15], depths)
     with pytest.raises(ValueError, match="12 depth maps"):
         make(model, frames, depths[:12])
+    with pytest.raises(ValueError, match="16 depth maps"):
+        make(model, frames, depths[:, :0])
+    with pytest.raises(ValueError, match="picture"):
+        make(model, frames, depths, picture=torch.zeros(0, 0, 3))
     with pytest.raises(ValueError, match="depth"):
         make(model, frames, None)
     with pytest.raises(ValueError, match="orbit model, expected the refiner model"):

@@ -407,7 +407,13 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 def test_damaged_metadata_is_refused(tmp_path):
     path = tmp_path / "copy.safetensors"
-    for settings in ("{", '{"unet": {"no_such_setting": 1}}', '{"unet": 3}'):
+    for settings in (
+        "{",
+        "[" * 3000,
+        '{"unet": {"no_such_setting": 1}}',
+        '{"unet": {"head_channels": 0}}',
+        '{"unet": 3}',
+    ):
         save_file(
             {"unet.conv_in.weight": torch.zeros(3)},
             path,
