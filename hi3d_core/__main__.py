@@ -15,7 +15,12 @@ from types import FrameType
 from . import __version__
 from .optional import MissingDependency
 
-_OUT_OF_MEMORY = "error: out of memory; use --max-size, --max-views, --size or --quality preview"
+_OUT_OF_MEMORY = (
+    "error: out of memory; use --max-size, --max-views or --quality preview; where views are "
+    "painted, --guide apart, --size or --no-refine"
+)
+# Torch's own words for it on a CPU, and on Apple's GPU.
+_NO_MEMORY_WORDS = ("allocate memory", "out of memory")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     parser = argparse.ArgumentParser(
         prog="python -m hi3d_core",
-        description="Posed views or an orbit video in, a textured mesh and a splat out.",
+        description="A picture, posed views or an orbit video in; a textured mesh and a splat out.",
     )
     parser.add_argument("--version", action="version", version=f"Hi3D {__version__}")
     choices = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -52,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MemoryError, torch.OutOfMemoryError):
         return _say(_OUT_OF_MEMORY, 2)
     except RuntimeError as error:
-        if "allocate memory" not in str(error):  # torch's own word for it on a CPU
+        if not any(words in str(error) for words in _NO_MEMORY_WORDS):
             raise
         return _say(_OUT_OF_MEMORY, 2)
     except FloatingPointError as error:

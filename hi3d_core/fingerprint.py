@@ -15,6 +15,7 @@ def fingerprint(path: str | Path) -> str:
 
     Files up to 3 MiB are read whole. Of larger ones the ends and evenly spread pieces are read: a
     `.pt` or `.ckpt` file lists checksums of all its tensors at its end, so any change shows there.
+    In a `.safetensors` file, which has none, a change of a few tensors can be missed.
     A folder is told by the names and contents of all files in it.
 
     Raises OSError for what can't be read.

@@ -17,7 +17,6 @@ from .datatypes import OnStep
 from .diffusion.embeddings import orbit_vector
 from .diffusion.preview import LatentPreview
 from .networks import aesthetic
-from .networks.vae import encode_moments
 from .orbit_inputs import check_cond_aug, check_elevation
 from .sample_options import SampleOptions
 from .video_model import VideoModel, like_weights, placed
@@ -28,6 +27,7 @@ from .video_sampling import (
     decode_frames,
     draw,
     embed_token,
+    encode_frames,
     sample_latents,
     step_count,
     to_network,
@@ -142,11 +142,10 @@ def orbit_conditioning(
         torch.tensor([float(elevation_degrees)]),
         torch.tensor([config.cond_aug]),
     )
-    with placed(model.conditioning_vae, device) as vae, torch.no_grad():
-        mean, _ = encode_moments(vae, like_weights(image + config.cond_aug * noise, vae))
+    noisy = image + config.cond_aug * noise
     # The mode of the posterior, not multiplied by 0.18215 as the noisy latents are.
-    concat = mean.float().cpu().expand(model.frames, -1, -1, -1)
-    return Conditioning(context, vector, concat)
+    mean, _ = encode_frames(model.conditioning_vae, noisy, config.options, device=device)
+    return Conditioning(context, vector, mean.expand(model.frames, -1, -1, -1))
 
 
 def _aesthetic_score(

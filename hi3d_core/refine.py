@@ -22,11 +22,11 @@ from .diffusion.preview import LatentPreview
 from .diffusion.sampling import SOLVERS, BeforeStep
 from .diffusion.schedule import edm_sigmas
 from .export.checks import to_bytes
-from .networks.vae import LATENT_SCALE, encode_moments
+from .networks.vae import LATENT_SCALE
 from .orbit_inputs import check_cond_aug, check_elevation
 from .resize import resize_linear_8bit
 from .sample_options import SampleOptions
-from .video_model import VideoModel, like_weights, placed
+from .video_model import VideoModel
 from .video_sampling import (
     OnPreview,
     Progress,
@@ -35,6 +35,7 @@ from .video_sampling import (
     decode_frames,
     draw,
     embed_token,
+    encode_frames,
     sample_latents,
     step_count,
     to_network,
@@ -204,14 +205,9 @@ def encode_coarse(
     progress: Progress | None = None,
 ) -> Tensor:
     """Latents (F, 4, h, w) of the clean coarse frames, drawn from the posterior, times 0.18215."""
-    with placed(model.vae, device) as vae, torch.no_grad():
-        mean, log_variance = encode_moments(
-            vae,
-            like_weights(images, vae),
-            config.options.frames_at_once,
-            on_step=advancing(progress),
-        )
-    mean, log_variance = mean.float().cpu(), log_variance.float().cpu()
+    mean, log_variance = encode_frames(
+        model.vae, images, config.options, device=device, progress=progress
+    )
     return (mean + torch.exp(0.5 * log_variance) * noise) * LATENT_SCALE
 
 
@@ -236,14 +232,9 @@ def refiner_conditioning(
         raw = estimate_raw(model, noisy, device=device, on_step=advancing(progress))
     else:
         raw = depths.float().cpu()
-    with placed(model.conditioning_vae, device) as vae, torch.no_grad():
-        mean, _ = encode_moments(
-            vae,
-            like_weights(noisy, vae),
-            config.options.frames_at_once,
-            on_step=advancing(progress),
-        )
-    latents = mean.float().cpu()
+    latents, _ = encode_frames(
+        model.conditioning_vae, noisy, config.options, device=device, progress=progress
+    )
     return Conditioning(
         embed_token(model, images[:1], device),
         refiner_vector(torch.tensor([float(elevation_degrees)]), torch.tensor([config.cond_aug])),

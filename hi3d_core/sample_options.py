@@ -28,8 +28,9 @@ class SampleOptions:
         changes the result, since its norms and its attention see a tile instead of the frame.
     feed_forward_chunks: compute the feed-forward layers in this many parts; 1 is all at once. Four
         take a third off the peak for 1 to 2% of the time (estimated).
-    reuse_every: compute the UNet's deep features in every n-th step only and keep them in between
-        (DeepCache, Ma et al. 2023); 1 computes all. It changes the result.
+    reuse_every: compute the UNet's deep features in every n-th call only and keep them in between
+        (DeepCache, Ma et al. 2023); 1 computes all. It changes the result. A step is one call, with
+        Heun's method two.
     compiled: use torch.compile for the UNet; the first step then takes minutes.
     """
 

@@ -6,6 +6,7 @@ Letters: F frames, S the frames' side in pixels, h and w the latent grid.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,10 +18,13 @@ from .diffusion.preview import LatentPreview
 from .diffusion.sampling import SOLVERS, BeforeStep
 from .networks.feature_reuse import FeatureReuse
 from .networks.image_encoder import embed_image
-from .networks.vae import LATENT_SCALE, decode, tiling
+from .networks.vae import LATENT_SCALE, decode, encode_moments, tiling
 from .networks.video_unet import chunk_feed_forward
 from .sample_options import SampleOptions, guides_at_once
 from .video_model import VideoModel, device_of, dtype_of, like_weights, placed
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 OnPreview = Callable[[Tensor], None]
 """Called with a rough picture of the frames, (F, h, w, 3) in [0, 1]."""
@@ -76,6 +80,26 @@ def embed_token(model: VideoModel, image: Tensor, device: torch.device | None) -
         return embed_image(encoder, like_weights(image, encoder)).float().cpu()[:, None]
 
 
+def encode_frames(
+    vae: AutoencoderKL,
+    images: Tensor,
+    options: SampleOptions,
+    *,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Mean and log variance of pictures' latents, unscaled, each (N, 4, h, w) float32 on the CPU.
+
+    images: (N, 3, S, S) in [-1, 1]. Raises FloatingPointError if the network overflows.
+    """
+    with placed(vae, device), torch.no_grad(), tiling(vae, options.tiled):
+        mean, log_variance = encode_moments(
+            vae, like_weights(images, vae), options.frames_at_once, on_step=advancing(progress)
+        )
+    _check_finite(mean, "encoding in the autoencoder")
+    return mean.float().cpu(), log_variance.float().cpu()
+
+
 def draw(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
     """Unit normal noise, float32 on the CPU: a seed gives the same everywhere."""
     return torch.randn(tuple(shape), generator=generator, dtype=torch.float32)
@@ -128,11 +152,7 @@ def sample_latents(
             on_step=advancing(progress),
             on_denoised=on_denoised,
         ).cpu()
-    if not torch.isfinite(latents).all():
-        raise FloatingPointError(
-            f"the {model.stage} network gave values that are not finite in "
-            f"{str(dtype).removeprefix('torch.')}: use float32 (--dtype fp32)"
-        )
+    _check_finite(latents, f"the {model.stage}'s video UNet")
     return latents
 
 
@@ -156,9 +176,13 @@ def decode_frames(
             options.frames_at_once,
             on_step=advancing(progress),
         )
-    if not torch.isfinite(decoded).all():
-        raise FloatingPointError(
-            "the autoencoder gave values that are not finite: use float32 (--dtype fp32)"
-        )
+    _check_finite(decoded, "decoding in the autoencoder")
     pictures = (decoded.float().cpu() * 0.5 + 0.5).clamp(0, 1)
     return (pictures * 255).trunc().permute(0, 2, 3, 1).contiguous() / 255
+
+
+def _check_finite(values: Tensor, what: str) -> None:
+    if not torch.isfinite(values).all():
+        raise FloatingPointError(
+            f"{what} gave values that are not finite: use float32 (--dtype fp32)"
+        )

@@ -121,12 +121,24 @@ def run(arguments: argparse.Namespace) -> None:
     clock = StageClock()
     frames = make_frames(request, clock)
     clock.begin("masks")
-    images, alphas = cut_out(frames)
+    images, alphas = _cut_out(frames, request)
     size = frames.shape[1]
     cameras = Cameras.orbit(len(frames), request.elevation_degrees, width=size, height=size)
     make_products(
         OrbitViews(images, alphas, cameras), config, arguments, clock, _about(arguments, request)
     )
+
+
+def _cut_out(frames: Tensor, request: Request) -> tuple[Tensor, Tensor]:
+    try:
+        return cut_out(frames)
+    except ValueError as error:
+        kept = "--views-dir would have kept the frames"
+        if request.folder is not None:
+            kept = f"the frames are in {request.folder.path}, reconstruct takes masks for them"
+        raise ValueError(
+            f"in the painted frames {error}. Try another --seed or --elevation; {kept}"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,6 +340,7 @@ def _checked(arguments: argparse.Namespace) -> Request:
         "image_encoder": None if encoder is None else fingerprint(encoder),
         "dtype": None if arguments.dtype == "auto" else arguments.dtype,
         # Of the options only these change the result.
+        "unseen": arguments.set or "none",
         "tiled": options.tiled,
         "reuse_every": options.reuse_every,
     }
@@ -396,6 +409,8 @@ def _device_and_dtype(arguments: argparse.Namespace) -> tuple[torch.device, torc
     named = arguments.device != "auto"
     device = torch.device(arguments.device) if named else preferred_device()
     dtype = preferred_dtype(device) if arguments.dtype == "auto" else _DTYPES[arguments.dtype]
+    if device.type == "cpu" and dtype == torch.float16:
+        _log.warning("CPUs compute slowly in fp16: fp32 or bf16 take a fraction of the time")
     return device, dtype
 
 

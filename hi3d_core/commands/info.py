@@ -11,6 +11,7 @@ import torch
 
 from .. import __version__
 from ..optional import EXTRAS, is_available
+from ..weights.find import describe as describe_weights
 
 _PACKAGES = (
     "numpy",
@@ -54,6 +55,8 @@ def describe() -> str:
                 f"  {module} is not installed: pip install {extra.install} would give "
                 f"{extra.gives}; without it {extra.without}"
             )
+    lines.append("weights (looked for in HI3D_MODELS and models/hi3d):")
+    lines += [f"  {line}" for line in describe_weights()]
     return "\n".join(lines)
 
 

@@ -52,7 +52,3 @@ class FeatureReuse:
         """Keep what a full call found, without its gradient, for the next calls in the slot."""
         if self.every > 1:
             self._slots.setdefault(self.slot, _Slot()).features = features.detach()
-
-    def clear(self) -> None:
-        """Forget everything: the next call in every slot is full."""
-        self._slots.clear()

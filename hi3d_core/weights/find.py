@@ -122,13 +122,15 @@ def search_folders(
     return list(dict.fromkeys(found))
 
 
-def describe() -> str:
-    """All models that the user must bring, as a Markdown table."""
-    rows = ["| model | file or folder | size | from |", "| --- | --- | --- | --- |"]
-    for model in MODEL_FILES.values():
-        names = ", ".join(f"`{name}`" for name in model.names)
-        rows.append(f"| {model.title} | {names} | {model.size} | {model.source} |")
-    return "\n".join(rows)
+def describe() -> list[str]:
+    """A line for each model: where it was found, or what is missing."""
+    lines = []
+    for kind, model in MODEL_FILES.items():
+        try:
+            lines.append(f"{model.title}: {find_weights(kind)}")
+        except ValueError:
+            lines.append(f"{model.title}: not found ({' or '.join(model.names)})")
+    return lines
 
 
 def _named_in(folder: Path, model: ModelFile) -> Path | None:

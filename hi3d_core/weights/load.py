@@ -304,7 +304,7 @@ def _open_one(stack: ExitStack, path: Path, name: str) -> Holding:
     contents = recognise(file)
     if name not in contents.prefixes:
         raise CheckpointMismatch(
-            f"{path} holds {', '.join(contents.prefixes)}, expected the {_words(name)}"
+            f"{path} holds {', '.join(map(_words, contents.prefixes))}, expected the {_words(name)}"
         )
     settings = dict(contents.settings.get(name, {}))
     return Holding(file, contents.prefixes[name], contents.official, settings)
@@ -319,4 +319,5 @@ def _pipeline_folder(path: Path) -> Path | None:
 
 
 def _words(name: str) -> str:
-    return "video UNet" if name == "unet" else name.replace("_", " ")
+    words = {"unet": "video UNet", "vae": "autoencoder", "depth": "depth network"}
+    return words.get(name, name.replace("_", " "))

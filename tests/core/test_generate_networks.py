@@ -152,6 +152,36 @@ def test_without_the_heads_the_message_says_how_to_set_them(picture, weights, ca
     assert "first_stage.pt" in message and "--set unet.head_channels" in message
 
 
+def test_other_heads_are_other_weights(picture, weights, products, kept_run, capsys):
+    _, folder = kept_run
+    more = ["--set", "unet.head_channels=16", "--views-dir", str(folder)]
+    assert command_line.main(arguments(picture, weights, *more)) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_frames_without_an_object_are_said_to_be_painted_and_where(
+    picture, weights, kept_run, monkeypatch, capsys
+):
+    def finds_nothing(frames):
+        raise ValueError("no object could be told from the background")
+
+    monkeypatch.setattr(generate, "cut_out", finds_nothing)
+    _, folder = kept_run
+    assert command_line.main(arguments(picture, weights, "--views-dir", str(folder))) == 2
+    message = capsys.readouterr().err
+    assert "painted frames no object" in message and f"the frames are in {folder}" in message
+
+
+@pytest.mark.parametrize("words", ["MPS backend out of memory", "can't allocate memory: 8 bytes"])
+def test_running_out_of_memory_says_what_to_do(picture, weights, monkeypatch, capsys, words):
+    def fails(*arguments):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(generate, "_generate_orbit", fails)
+    assert command_line.main(arguments(picture, weights)) == 2
+    assert "--guide apart" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_leaves_no_part(picture, weights, tmp_path, stop):

@@ -328,12 +328,6 @@ class TestReuse:
                 expected = run(unet, inputs, reuse=alone[half])
                 assert torch.equal(run(unet, inputs, reuse=shared), expected)
 
-    def test_clear_makes_the_next_call_full(self, unet):
-        reuse = FeatureReuse(5)
-        run(unet, example(0), reuse=reuse)
-        reuse.clear()
-        assert torch.equal(run(unet, example(1), reuse=reuse), run(unet, example(1)))
-
     def test_features_of_other_sizes_are_refused(self, unet):
         reuse = FeatureReuse(2)
         run(unet, example(), reuse=reuse)
