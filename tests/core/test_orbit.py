@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from hi3d_core.metrics import psnr
-from hi3d_core.orbit import OrbitConfig, generate_orbit
+from hi3d_core.orbit import OrbitConfig, generate_orbit, orbit_conditioning
 from hi3d_core.sample_options import SampleOptions
+from hi3d_core.video_sampling import sample_latents
 
 from .tiny_models import tiny_model
 
@@ -210,3 +211,44 @@ def test_half_precision_paints_the_same_orbit(model, dtype, least):
         model, unet=unet, vae=vae, conditioning_vae=vae, image_encoder=encoder
     )
     assert float(psnr(make(half, steps=5), make(model, steps=5))) > least
+
+
+def test_a_seed_draws_the_latents_too(model):
+    """Not only the noise on the picture, which is off here."""
+    assert not torch.equal(make(model, seed=3, cond_aug=0.0), make(model, seed=4, cond_aug=0.0))
+
+
+def test_the_condition_is_the_mean_of_the_noised_picture(model):
+    image = picture().permute(2, 0, 1)[None] * 2 - 1
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+    config = OrbitConfig(size=SIZE, cond_aug=0.5)
+    condition = orbit_conditioning(model, image, 10.0, config, noise)
+    expected = model.vae.encode((image + 0.5 * noise).contiguous()).latent_dist.mean
+    assert torch.allclose(condition.concat, expected.expand(16, -1, -1, -1), atol=1e-5)
+    clean = orbit_conditioning(model, image, 10.0, config, torch.zeros_like(noise))
+    assert torch.equal(condition.context, clean.context)  # the encoder sees the clean picture
+    assert not torch.allclose(condition.concat, clean.concat, atol=1e-3)
+
+
+def test_sampling_starts_from_noise_of_the_first_level_over_unit_latents(model):
+    noise = torch.randn(16, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    image = picture().permute(2, 0, 1)[None] * 2 - 1
+    condition = orbit_conditioning(model, image, 0.0, OrbitConfig(), torch.zeros_like(image))
+    entered = []
+
+    def watch(index, x, sigma):
+        entered.append((x, sigma))
+        return x
+
+    sample_latents(
+        model,
+        condition,
+        noise,
+        solver="euler",
+        steps=2,
+        guidance=(1.0, 2.5),
+        options=SampleOptions(),
+        before_step=watch,
+    )
+    x, sigma = entered[0]
+    assert torch.equal(x, noise * torch.sqrt(1 + sigma**2))
