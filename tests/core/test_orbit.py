@@ -97,6 +97,15 @@ def test_feature_reuse_changes_little_but_something(model):
     assert torch.equal(whole, make(model, steps=6, options=SampleOptions(reuse_every=1)))
 
 
+def test_feature_reuse_is_the_same_for_guidance_together_and_apart(model):
+    """Each branch keeps features of its own."""
+    together, apart = (
+        make(model, steps=4, options=SampleOptions(reuse_every=2, guide_at_once=at_once))
+        for at_once in (True, False)
+    )
+    assert float((together - apart).abs().max()) <= 1 / 255 + 1e-6
+
+
 def test_progress_ends_at_its_total_and_previews_are_pictures(model):
     told, shown = [], []
     make(model, on_step=lambda *step: told.append(step), on_preview=shown.append)
