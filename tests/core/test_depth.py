@@ -1,7 +1,13 @@
+import dataclasses
+
 import pytest
 import torch
 
-from hi3d_core.depth import shrink_for_depth, stretch, to_inverse_depth
+from hi3d_core.depth import estimate_depth, shrink_for_depth, stretch, to_inverse_depth
+from hi3d_core.networks.depth_network import build_depth_network
+
+from .test_weights_load import TINY_DEPTH
+from .tiny_models import filled, tiny_model
 
 
 def ramp(near=1.0, far=3.0):
@@ -51,3 +57,19 @@ def test_the_depth_network_sees_three_eighths(side, seen):
 def test_bad_maps_are_refused(maps, polarity, message):
     with pytest.raises(ValueError, match=message):
         to_inverse_depth(maps, polarity)
+
+
+def test_estimated_depth_is_stretched_and_as_large_as_the_frames():
+    depth = filled(build_depth_network(TINY_DEPTH), torch.Generator().manual_seed(3))
+    model = dataclasses.replace(tiny_model("refiner"), depth=depth)
+    frames = torch.rand(3, 96, 160, 3, generator=torch.Generator().manual_seed(4))
+    told = []
+    maps = estimate_depth(model, frames, on_step=lambda *step: told.append(step))
+    assert maps.shape == (3, 96, 160)
+    assert torch.equal(maps.amin((1, 2)), torch.zeros(3))
+    assert torch.equal(maps.amax((1, 2)), torch.ones(3))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    alone = estimate_depth(model, frames[1:2])
+    assert torch.allclose(alone[0], maps[1], atol=1e-5)
+    with pytest.raises(ValueError, match=r"dpt_hybrid_384\.pt"):
+        estimate_depth(dataclasses.replace(model, depth=None), frames)
