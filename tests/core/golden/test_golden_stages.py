@@ -29,9 +29,19 @@ ORBIT_IN, ORBIT_OUT = "stage1/inputs.safetensors", "stage1/outputs.safetensors"
 REFINE_IN, REFINE_OUT = "stage2/inputs.safetensors", "stage2/outputs.safetensors"
 
 
+def head_channels():
+    equivalent = settings()["diffusers_equivalent"]
+    return equivalent["block_out_channels"][0] // equivalent["num_attention_heads"][0]
+
+
+def guidance(stage):
+    sampling = settings()["sampling"]
+    return sampling["guider_min_scale"], sampling["guider_max_scale"][stage]
+
+
 def load(path, stage):
     unseen = {
-        "unet": {"head_channels": settings()["unet"]["num_head_channels"]},
+        "unet": {"head_channels": head_channels()},
         "image_encoder": {"heads": settings()["openclip_vision"]["heads"]},
         "aesthetic": {"heads": settings()["aesthetic"]["clip"]["heads"]},
     }
@@ -112,7 +122,7 @@ def orbit_run(orbit_model, orbit_condition):
         orbit_condition,
         golden(ORBIT_IN, "noise_latents"),
         settings()["sampling"]["num_steps"],
-        OrbitConfig().guidance,
+        guidance("1"),
     )[0]
 
 
@@ -121,7 +131,7 @@ def refiner_trajectory(model, condition, images, steps):
     coarse = encode_coarse(model, images, golden(REFINE_IN, "noise_posterior"), config)
     noise = golden(REFINE_IN, "noise_latents")
     return trajectory(
-        model, condition, noise, steps, config.guidance, mix_in(coarse, noise, config, steps)
+        model, condition, noise, steps, guidance("2"), mix_in(coarse, noise, config, steps)
     )
 
 
@@ -216,7 +226,7 @@ def test_golden_guidance_in_two_calls_gives_the_same(orbit_model, orbit_conditio
         orbit_condition,
         noise,
         5,
-        OrbitConfig().guidance,
+        guidance("1"),
         options=SampleOptions(guide_at_once=False, feed_forward_chunks=2),
     )
     official = golden(ORBIT_OUT, "traj_5")
@@ -234,7 +244,7 @@ def five_steps(model, condition, noise, guidance):
 def test_golden_trap_scaled_condition(orbit_model, orbit_condition):
     scaled = dataclasses.replace(orbit_condition, concat=orbit_condition.concat * 0.18215)
     noise = golden(ORBIT_IN, "noise_latents")
-    ours = five_steps(orbit_model, scaled, noise, OrbitConfig().guidance)
+    ours = five_steps(orbit_model, scaled, noise, guidance("1"))
     assert relative_error(ours, golden(ORBIT_OUT, "final_latents_5")) > 100 * LATENTS
 
 
@@ -248,7 +258,7 @@ def test_golden_trap_elevation_off_by_one(orbit_model, orbit_condition):
         golden(ORBIT_IN, "noise_cond_aug"),
     )
     noise = golden(ORBIT_IN, "noise_latents")
-    ours = five_steps(orbit_model, off, noise, config.guidance)
+    ours = five_steps(orbit_model, off, noise, guidance("1"))
     assert relative_error(ours, golden(ORBIT_OUT, "final_latents_5")) > 10 * LATENTS
 
 
@@ -267,7 +277,7 @@ def test_golden_trap_depth_in_the_unconditional_branch(
 
 def test_golden_trap_no_latent_mixing(refiner_model, refiner_condition):
     noise = golden(REFINE_IN, "noise_latents")
-    ours = five_steps(refiner_model, refiner_condition, noise, RefineConfig().guidance)
+    ours = five_steps(refiner_model, refiner_condition, noise, guidance("2"))
     assert relative_error(ours, golden(REFINE_OUT, "final_latents_5")) > 100 * LATENTS
 
 
@@ -276,7 +286,7 @@ def test_golden_five_steps(
 ):
     """Without any mistake, the very comparisons of the traps hold."""
     noise = golden(ORBIT_IN, "noise_latents")
-    ours = five_steps(orbit_model, orbit_condition, noise, OrbitConfig().guidance)
+    ours = five_steps(orbit_model, orbit_condition, noise, guidance("1"))
     assert relative_error(ours, golden(ORBIT_OUT, "final_latents_5")) <= LATENTS
     after, _ = refiner_trajectory(refiner_model, refiner_condition, coarse_images, 5)
     assert relative_error(after[-1], golden(REFINE_OUT, "final_latents_5")) <= LATENTS
