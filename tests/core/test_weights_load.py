@@ -196,6 +196,30 @@ def test_networks_from_files_of_their_own(refiner, tmp_path):
         load_video_model(path, "refiner", unseen=UNSEEN)
 
 
+def test_networks_from_transformers_folders(refiner, tmp_path):
+    """SVD's `image_encoder`, Intel's `dpt-hybrid-midas`: beside the checkpoint, or given."""
+    encoder, depth = PREFIXES["image_encoder"], PREFIXES["depth"]
+    rest = {k: v for k, v in official(refiner).items() if not k.startswith((encoder, depth))}
+    path = save_official(refiner, tmp_path / "second_stage.pt", rest)
+    for network, name in (
+        (refiner.image_encoder, "image_encoder"),
+        (refiner.depth, "dpt-hybrid-midas"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        state = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+        if name == "image_encoder":
+            state["vision_model.embeddings.position_ids"] = torch.arange(2)[None]
+            save_file(state, tmp_path / name / "model.safetensors")
+        else:
+            torch.save(state, tmp_path / name / "pytorch_model.bin")
+    assert_same(load_video_model(path, "refiner", unseen=UNSEEN), refiner)
+    moved = (tmp_path / "dpt-hybrid-midas").rename(tmp_path / "elsewhere")
+    assert_same(load_video_model(path, "refiner", depth=moved, unseen=UNSEEN), refiner)
+    with pytest.raises(CheckpointMismatch, match="holds depth network, expected the image encoder"):
+        load_video_model(path, "refiner", image_encoder=moved, unseen=UNSEEN)
+
+
 def test_a_second_autoencoder_that_differs_is_kept(orbit, tmp_path):
     state = official(orbit)
     name = PREFIXES["conditioning_vae"] + "quant_conv.bias"
