@@ -256,8 +256,7 @@ def make_frames(request: Request, clock: StageClock) -> Tensor:
     refined = None
     if request.refines:
         refined = _kept(request.folder, "refined", request.refined_made_from(orbit))
-        if refined is None:
-            request.weights("refiner")  # better said now than when the orbit is done
+    _check_all_weights(request, orbit, refined)  # better said now than when the orbit is done
     if orbit is None:
         orbit = _paint(request, clock)
         gc.collect()  # frees the networks before the next are loaded
@@ -269,6 +268,23 @@ def make_frames(request: Request, clock: StageClock) -> Tensor:
         refined = _refine(request, orbit, clock)
         gc.collect()
     return refined
+
+
+def _check_all_weights(request: Request, orbit: Tensor | None, refined: Tensor | None) -> None:
+    """Raise ValueError that tells of all checkpoints that are missing or wrong, not one."""
+    wanted: list[Stage] = []
+    if orbit is None:
+        wanted.append("orbit")
+    if request.refines and refined is None:
+        wanted.append("refiner")
+    problems = []
+    for stage in wanted:
+        try:
+            request.weights(stage)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 def _kept(folder: ViewsFolder | None, stage: StageName, made_from: dict[str, Any]) -> Tensor | None:

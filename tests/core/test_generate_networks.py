@@ -152,6 +152,18 @@ def test_without_the_heads_the_message_says_how_to_set_them(picture, weights, ca
     assert "first_stage.pt" in message and "--set unet.head_channels" in message
 
 
+def test_all_missing_weights_are_told_at_once(picture, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("HI3D_MODELS", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    out = str(picture.with_suffix(".glb"))
+    assert command_line.main(["generate", str(picture), "--out", out]) == 2
+    message = capsys.readouterr().err
+    assert "first_stage.pt" in message and "second_stage.pt" in message
+    assert command_line.main(["generate", str(picture), "--out", out, "--no-refine"]) == 2
+    message = capsys.readouterr().err
+    assert "first_stage.pt" in message and "second_stage.pt" not in message
+
+
 def test_other_heads_are_other_weights(picture, weights, products, kept_run, capsys):
     _, folder = kept_run
     more = ["--set", "unet.head_channels=16", "--views-dir", str(folder)]
