@@ -54,7 +54,10 @@ class FusedAttention(TorchFunctionMode):
         if func is torch.nn.functional.scaled_dot_product_attention:
             query, key, value, *rest = args
             if any(each is not None for each in (*rest[:1], kwargs.get("attn_mask"))):
-                raise NotImplementedError("attention with a mask is not counted")
+                raise ValueError(
+                    "attention got a mask, expected none, as in all networks here: the fused "
+                    "kernel's cost would be counted wrongly"
+                )
             return torch.ops.aten._scaled_dot_product_efficient_attention(
                 query, key, value, None, False, scale=kwargs.get("scale")
             )[0]

@@ -36,6 +36,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         _check_end(file, path)
     try:
         archive = zipfile.ZipFile(path)
+    # NotImplementedError is zipfile's word for a version of the format that it does not know.
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
         raise _damaged(path, str(error)) from error
     try:

@@ -6,8 +6,7 @@ import torch
 from hi3d_core.depth import estimate_depth, shrink_for_depth, stretch, to_inverse_depth
 from hi3d_core.networks.depth_network import build_depth_network
 
-from .test_weights_load import TINY_DEPTH
-from .tiny_models import filled, tiny_model
+from .tiny_models import TINY_DEPTH, filled, tiny_model
 
 
 def ramp(near=1.0, far=3.0):

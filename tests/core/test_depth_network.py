@@ -15,19 +15,8 @@ from hi3d_core.networks.depth_network import (
 )
 
 from .official_naming import read_official, shapes_of, to_official
+from .tiny_models import TINY_DEPTH as TINY
 from .tiny_models import filled
-
-TINY = DepthConfig(
-    width=32,
-    layers=4,
-    heads=2,
-    grid=4,
-    stem_channels=32,
-    stage_channels=(128, 128, 128),
-    stage_layers=(1, 2, 1),
-    token_channels=(24, 40),
-    fusion_channels=16,
-)
 
 
 def random(*shape, seed=0):

@@ -17,8 +17,8 @@ from hi3d_core import __main__ as command_line
 from hi3d_core.commands import generate
 from hi3d_core.networks.depth_network import build_depth_network
 
-from .test_weights_load import TINY_DEPTH, save_official
-from .tiny_models import filled, tiny_model
+from .test_weights_load import save_official
+from .tiny_models import TINY_DEPTH, filled, tiny_model
 
 SET = ["unet.head_channels=8", "image_encoder.heads=2", "depth.heads=2"]
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from hi3d_core.networks.aesthetic import AestheticConfig, build_aesthetic
-from hi3d_core.networks.depth_network import DepthConfig, build_depth_network
+from hi3d_core.networks.depth_network import build_depth_network
 from hi3d_core.video_model import VideoModel
 from hi3d_core.weights.convert import convert
 from hi3d_core.weights.load import load_video_model
@@ -18,7 +18,7 @@ from hi3d_core.weights.mismatch import CheckpointMismatch
 from hi3d_core.weights.parts import PARTS
 
 from .official_naming import to_official
-from .tiny_models import ENCODER, filled, tiny_model
+from .tiny_models import ENCODER, TINY_DEPTH, filled, tiny_model
 
 UNSEEN = {
     "unet": {"head_channels": 8},
@@ -26,17 +26,6 @@ UNSEEN = {
     "aesthetic": {"heads": 2},
     "depth": {"heads": 2},
 }
-TINY_DEPTH = DepthConfig(
-    width=32,
-    layers=4,
-    heads=2,
-    grid=2,
-    stem_channels=32,
-    stage_channels=(128, 128, 128),
-    stage_layers=(1, 1, 1),
-    token_channels=(32, 32),
-    fusion_channels=32,
-)
 PREFIXES = {
     "unet": "model.diffusion_model.",
     "vae": "first_stage_model.",

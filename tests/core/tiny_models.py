@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from hi3d_core.networks.depth_network import DepthConfig
 from hi3d_core.networks.image_encoder import ImageEncoderConfig, build_image_encoder
 from hi3d_core.networks.vae import VaeConfig, build_vae
 from hi3d_core.networks.video_unet import VideoUNetConfig, build_video_unet
@@ -17,6 +18,17 @@ UNET = {
 VAE = VaeConfig(channels=(32, 32, 32, 32), layers_per_block=1)
 ENCODER = ImageEncoderConfig(
     width=32, layers=2, heads=2, patch=32, image_size=224, embedding=16, activation="gelu"
+)
+TINY_DEPTH = DepthConfig(
+    width=32,
+    layers=4,
+    heads=2,
+    grid=4,
+    stem_channels=32,
+    stage_channels=(128, 128, 128),
+    stage_layers=(1, 2, 1),
+    token_channels=(24, 40),
+    fusion_channels=16,
 )
 CHANNELS = {"orbit": (8, 768), "refiner": (17, 512)}
 
