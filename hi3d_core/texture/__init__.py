@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
-from .bake import BakedTexture, TextureConfig, bake, bake_texture, project_vertex_colors
+from .bake import BakedTexture, bake, bake_texture
+from .config import TextureConfig
+from .reference import register_reference
+from .unseen import paint_unseen, unseen_in_views
+from .vertex_colors import bake_or_color, project_vertex_colors
 
-__all__ = ["BakedTexture", "TextureConfig", "bake", "bake_texture", "project_vertex_colors"]
+__all__ = [
+    "BakedTexture",
+    "TextureConfig",
+    "bake",
+    "bake_or_color",
+    "bake_texture",
+    "paint_unseen",
+    "project_vertex_colors",
+    "register_reference",
+    "unseen_in_views",
+]

@@ -19,9 +19,15 @@ from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.linalg import cg
 from scipy.spatial import cKDTree
 
+from .progress import Progress
+from .votes import beyond_doubt, eased
+
 _GRID = 96  # cells along the longest side
 _SIDES = 6  # +x -x +y -y +z -z
 _BORDER = 8  # texels that a chart's border is repeated, before coarser levels take over
+FILL_STEPS = _BORDER + 1  # that `fill_around_charts` tells of
+_LEAST_SHARE = 0.25  # of a cell that must be seen
+_DOUBTFUL_CELLS = 16  # so near to cells beyond doubt the others keep quiet
 _TIE_TO_SEEN = 1e-3  # pull of an unseen cell to the nearest seen one, relative to a neighbour's
 
 
@@ -43,40 +49,77 @@ class SurfaceColors:
 
 
 def spread_colors(
-    points: np.ndarray, normals: np.ndarray, colors: np.ndarray, certainties: np.ndarray
+    points: np.ndarray,
+    normals: np.ndarray,
+    colors: np.ndarray,
+    certainties: np.ndarray,
+    progress: Progress | None = None,
+    *,
+    exact_edges: bool = False,
 ) -> SurfaceColors:
     """Colours for all cells of a surface from those of the points that were seen.
 
-    points, normals, colors: (P, 3); certainties: (P,), 0 for points that no view saw. If none
-    was seen every cell is mid grey.
+    Colours spread from cells that are beyond doubt (`votes.beyond_doubt`), and from others that
+    were seen (`votes.eased`) only where none of the former is near: in parts so thin that they are
+    all edge.
+
+    points, normals, colors: (P, 3); certainties: (P,) of the votes, 0 for points that no view
+    saw. If none was seen every cell is mid grey. progress: asked in between whether to go on.
+    exact_edges: nothing that was seen is in doubt.
     """
+    progress = progress or Progress(None, 0)
     low = points.min(axis=0).astype(np.float64) - 1e-6
     cell = max(float((points.max(axis=0) - low).max()), 1e-12) * (1 + 1e-6) / (_GRID - 2)
     low = low - cell / 2
     table, places, members = _find_cells(points, normals, low, cell, _GRID)
     count = len(places)
-    weight = np.bincount(members, weights=certainties, minlength=count)
-    mean = (
-        np.stack(
-            [np.bincount(members, certainties * colors[:, k], count) for k in range(3)], axis=1
-        )
-        / np.maximum(weight, 1e-12)[:, None]
-    )
+    progress.alive()
     amount = np.bincount(members, minlength=count)
-    is_seen = weight > 0.25 * amount
-    if not is_seen.any():
-        is_seen = weight > 0
-    if not is_seen.any():
+    middles, facing = (
+        np.stack([np.bincount(members, array[:, k], count) for k in range(3)], 1) / amount[:, None]
+        for array in (points, normals)
+    )
+    seen, seen_colors = _cell_means(members, eased(certainties), colors, amount)
+    sure, sure_colors = seen, seen_colors
+    if not exact_edges:
+        sure, sure_colors = _cell_means(members, beyond_doubt(certainties), colors, amount)
+    progress.alive()
+    is_known = _known_cells(sure, seen, middles, cell)
+    if not is_known.any():
         return SurfaceColors(table, low, cell, np.full((count, 3), 0.5, dtype=np.float32))
-    if not is_seen.all():
-        middles, facing = (
-            np.stack([np.bincount(members, array[:, k], count) for k in range(3)], 1)
-            / amount[:, None]
-            for array in (points, normals)
-        )
+    mean = np.where((sure > _LEAST_SHARE)[:, None], sure_colors, seen_colors)
+    if not is_known.all():
         graph = _cell_graph(table, places, middles, facing, cell)
-        mean = _solve_laplace(graph, middles, mean, is_seen)
+        progress.alive()
+        mean = _solve_laplace(graph, middles, mean, is_known, progress)
     return SurfaceColors(table, low, cell, np.clip(mean, 0, 1).astype(np.float32))
+
+
+def _cell_means(
+    members: np.ndarray, weights: np.ndarray, colors: np.ndarray, amount: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each cell's mean weight (C,), and its colour (C, 3) by these weights."""
+    count = len(amount)
+    total = np.bincount(members, weights, count)
+    sums = [np.bincount(members, weights * colors[:, k], count) for k in range(3)]
+    return total / amount, np.stack(sums, axis=1) / np.maximum(total, 1e-12)[:, None]
+
+
+def _known_cells(
+    sure: np.ndarray, seen: np.ndarray, middles: np.ndarray, cell: float
+) -> np.ndarray:
+    """(C,) bool whether colours spread from a cell, of how sure (C,) and how seen (C,) it is."""
+    is_sure, is_seen = sure > _LEAST_SHARE, seen > _LEAST_SHARE
+    if not is_seen.any():
+        return seen > 0
+    doubtful = np.flatnonzero(is_seen & ~is_sure)
+    if not is_sure.any() or len(doubtful) == 0:
+        return is_sure | is_seen
+    away = cKDTree(middles[is_sure]).query(
+        middles[doubtful], distance_upper_bound=_DOUBTFUL_CELLS * cell
+    )[0]
+    is_sure[doubtful[np.isinf(away)]] = True
+    return is_sure
 
 
 def _cell_graph(
@@ -96,7 +139,11 @@ def _cell_graph(
 
 
 def _solve_laplace(
-    graph: csr_matrix, middles: np.ndarray, colors: np.ndarray, is_seen: np.ndarray
+    graph: csr_matrix,
+    middles: np.ndarray,
+    colors: np.ndarray,
+    is_seen: np.ndarray,
+    progress: Progress,
 ) -> np.ndarray:
     """Colours (C, 3): those of seen cells as they are, the others each the mean of their
     neighbours, weighted; cells that no seen one reaches take the nearest seen one's."""
@@ -108,10 +155,17 @@ def _solve_laplace(
     system = (diags(degree + tie) - rows[:, hidden]).tocsr()
     known = rows[:, is_seen] @ colors[is_seen] + tie[:, None] * colors[nearest]
     scale = diags(1 / (degree + tie))
+    progress.alive()
     result = colors.copy()
     for k in range(3):
         solution, _ = cg(
-            system, known[:, k], x0=colors[nearest, k], rtol=1e-3, maxiter=300, M=scale
+            system,
+            known[:, k],
+            x0=colors[nearest, k],
+            rtol=1e-3,
+            maxiter=300,
+            M=scale,
+            callback=lambda _: progress.alive(),
         )
         result[hidden, k] = solution
     return result
@@ -204,17 +258,21 @@ def _interpolate(points, normals, table, low, cell, colors):  # type: ignore[no-
     return result
 
 
-def fill_around_charts(texture: np.ndarray, covered: np.ndarray) -> None:
+def fill_around_charts(
+    texture: np.ndarray, covered: np.ndarray, progress: Progress | None = None
+) -> None:
     """Repeat the charts' borders outward, in place, until the whole picture has colours.
 
     texture: (S, S, 3) float32. covered: (S, S) bool, where the texture has colours already.
+    progress: stepped `FILL_STEPS` times.
     """
+    progress = progress or Progress(None, 0)
     known = covered.copy()
     for _ in range(_BORDER):
-        if known.all():
-            return
         known = _grow_colors(texture, known)
-    _fill_coarsely(texture, known)
+        progress.step()
+    _fill_coarsely(texture, known, progress)
+    progress.step()
 
 
 @njit(cache=True, parallel=True)
@@ -242,20 +300,46 @@ def _grow_colors(texture, known):  # type: ignore[no-untyped-def]
     return grown
 
 
-def _fill_coarsely(texture: np.ndarray, known: np.ndarray) -> None:
+def _fill_coarsely(texture: np.ndarray, known: np.ndarray, progress: Progress) -> None:
     """Take what is missing from the next coarser level, which is filled in the same way."""
+    if len(known) == 1 or known.all() or not known.any():
+        return
+    coarse, coarse_known = _halve(texture, known)
+    progress.alive()
+    _fill_coarsely(coarse, coarse_known, progress)
+    _take_missing(texture, known, coarse)
+
+
+@njit(cache=True, parallel=True)
+def _halve(texture, known):  # type: ignore[no-untyped-def]
+    """The mean of what is known in each block of 2 x 2, and whether anything is."""
     size = len(known)
-    if known.all() or not known.any():
-        return
-    if size == 1:
-        return
     half = (size + 1) // 2
-    padded = np.zeros((2 * half, 2 * half, 4), dtype=np.float32)
-    padded[:size, :size, :3] = texture * known[..., None]
-    padded[:size, :size, 3] = known
-    sums = padded.reshape(half, 2, half, 2, 4).sum(axis=(1, 3))
-    coarse_known = sums[..., 3] > 0
-    coarse = np.ascontiguousarray(sums[..., :3] / np.maximum(sums[..., 3:], 1))
-    _fill_coarsely(coarse, coarse_known)
-    missing = np.flatnonzero(~known.reshape(-1))
-    texture.reshape(-1, 3)[missing] = coarse[missing // size // 2, missing % size // 2]
+    coarse = np.zeros((half, half, 3), dtype=np.float32)
+    coarse_known = np.zeros((half, half), dtype=np.bool_)
+    for y in prange(half):
+        for x in range(half):
+            count, red, green, blue = 0, 0.0, 0.0, 0.0
+            for j in range(2 * y, min(2 * y + 2, size)):
+                for i in range(2 * x, min(2 * x + 2, size)):
+                    if known[j, i]:
+                        count += 1
+                        red += texture[j, i, 0]
+                        green += texture[j, i, 1]
+                        blue += texture[j, i, 2]
+            if count:
+                coarse[y, x, 0] = red / count
+                coarse[y, x, 1] = green / count
+                coarse[y, x, 2] = blue / count
+                coarse_known[y, x] = True
+    return coarse, coarse_known
+
+
+@njit(cache=True, parallel=True)
+def _take_missing(texture, known, coarse):  # type: ignore[no-untyped-def]
+    """Write the coarser level's colours where none are known, in place."""
+    for y in prange(len(known)):
+        for x in range(len(known)):
+            if not known[y, x]:
+                for k in range(3):
+                    texture[y, x, k] = coarse[y // 2, x // 2, k]

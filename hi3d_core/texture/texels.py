@@ -10,22 +10,30 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from .progress import Progress
+
 _BAND_ROWS = 32
 
 
-def find_texels(uvs: np.ndarray, faces: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def find_texels(
+    uvs: np.ndarray, faces: np.ndarray, size: int, progress: Progress | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The texels that charts cover, and those one step around them.
 
-    uvs: (N, 2), origin top left. faces: (M, 3). Returns texels (T,) int64, ascending, and the
-    face (T,) int32 of each.
+    uvs: (N, 2), origin top left. faces: (M, 3). progress: asked in between whether to go on.
+    Returns texels (T,) int64, ascending, and the face (T,) int32 of each.
     """
+    progress = progress or Progress(None, 0)
     owner = np.full((size, size), -1, dtype=np.int32)
     corners = np.ascontiguousarray(uvs[faces], dtype=np.float64) * size
     low = np.floor(corners[:, :, 1].min(axis=1)).astype(np.int64)
     high = np.ceil(corners[:, :, 1].max(axis=1)).astype(np.int64)
+    progress.alive()
     _rasterize(corners, low, high, owner)
+    progress.alive()
     grown = owner.copy()
     _grow(owner, grown)
+    progress.alive()
     texels = np.flatnonzero(grown.reshape(-1) >= 0)
     return texels, grown.reshape(-1)[texels]
 

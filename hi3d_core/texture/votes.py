@@ -4,103 +4,37 @@ A view's vote for a point weighs cos^4 of the angle between its ray and the norm
 it is to look at the surface there: nothing in front of it (z-buffer), and not beside a silhouette
 or a depth edge, where a pixel may show something else (the background, or a part behind).
 
+The arrays are those of `witness.Witness`, in its order.
+
 Letters: V views, P points, H and W the pictures' height and width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numba import njit, prange
-from scipy import ndimage
 
-from ..datatypes import Mesh, OrbitViews
-from ..raster import pixel_matrices, rasterize_triangles
-
-_DEPTH_SCALE = 2  # the z-buffer has this many pixels a picture's pixel, along each axis
-_OPAQUE = 0.95  # pixels with less coverage are edge pixels
 _LEAST_COSINE = 0.05  # of the angle between ray and normal; below, a view does not count
-_DEPTH_STEP = 6.0  # a jump in depth of more than this many pixels is an edge
+_LEAST_WEIGHT = 1e-3  # a pixel of weight 0 still speaks where no other does
 
 
-@dataclass(frozen=True, eq=False)
-class Witness:
-    """The views, prepared for asking; made by `prepare_witness`.
+def eased(certainties: np.ndarray) -> np.ndarray:
+    """From how sure the best vote is to how much of it to show: edge votes alone show nothing."""
+    return _ramp(certainties, 0.08, 0.38)
 
-    images (V, H, W, 3) over white and alphas (V, H, W); matrices (V, 3, 4) to (x z, y z, z) in
-    pixels; positions (V, 3) of the cameras; depths (V, 2 H, 2 W) of the mesh, 0 where it isn't;
-    trust (V, H, W) in [0, 1], 0 at edges; gains (V, 3) that level the pictures.
+
+def beyond_doubt(certainties: np.ndarray) -> np.ndarray:
+    """How much the colour of a place may be spread to what was not seen.
+
+    Stricter than showing it where it is: pixels beside a silhouette may hold a trace of the
+    background, which would spread over a whole crown or sole.
     """
-
-    images: np.ndarray
-    alphas: np.ndarray
-    matrices: np.ndarray
-    positions: np.ndarray
-    depths: np.ndarray
-    trust: np.ndarray
-    gains: np.ndarray
+    return _ramp(certainties, 0.6, 0.95)
 
 
-def prepare_witness(mesh: Mesh, views: OrbitViews, feather_pixels: float) -> Witness:
-    """Draw the mesh's depth into each view and find where its pixels can be trusted."""
-    cameras = views.cameras.to("cpu")
-    height, width = cameras.height, cameras.width
-    fine = cameras.resized(_DEPTH_SCALE * width, _DEPTH_SCALE * height)
-    alphas = views.alphas.detach().cpu().float().numpy()
-    depths = np.empty((len(views), fine.height, fine.width), dtype=np.float32)
-    trust = np.empty((len(views), height, width), dtype=np.float32)
-    for view in range(len(views)):  # one at a time: the fragments are six times as large
-        fragments = rasterize_triangles(mesh.vertices.cpu(), mesh.faces.cpu(), fine[[view]])
-        depths[view] = fragments.depths[0].numpy()
-        focal = float(fine.intrinsics[view, 0, 0])
-        edges = depth_edges(depths[view], focal)
-        blocks = edges.reshape(height, _DEPTH_SCALE, width, _DEPTH_SCALE)
-        mostly = blocks.mean(axis=(1, 3)) >= 0.5
-        trust[view] = edge_trust(mostly | (alphas[view] < _OPAQUE), feather_pixels)
-    return Witness(
-        images=np.ascontiguousarray(views.images.detach().cpu().float().numpy()),
-        alphas=np.ascontiguousarray(alphas),
-        matrices=pixel_matrices(cameras),
-        positions=cameras.positions.double().numpy(),
-        depths=depths,
-        trust=trust,
-        gains=np.ones((len(views), 3), dtype=np.float32),
-    )
-
-
-def depth_edges(depths: np.ndarray, focal: float) -> np.ndarray:
-    """(H, W) whether the surface is missing or jumps at a pixel.
-
-    depths: (H, W) z-depth, 0 for nothing. focal: in pixels. 1 / z is linear in the picture on any
-    plane, so its second difference is nought there however steep the plane is.
-    """
-    empty = depths <= 0
-    inverse = 1 / np.where(empty, np.nan, depths)
-    limit = _DEPTH_STEP * inverse / focal
-    edges = empty.copy()
-    with np.errstate(invalid="ignore"):  # beside nothing there is no difference to speak of
-        edges[1:-1] |= np.abs(np.diff(inverse, 2, axis=0)) > limit[1:-1]
-        edges[:, 1:-1] |= np.abs(np.diff(inverse, 2, axis=1)) > limit[:, 1:-1]
-    return edges
-
-
-def edge_trust(edges: np.ndarray, feather_pixels: float) -> np.ndarray:
-    """(H, W) float32 in [0, 1]: 0 at edge pixels, rising smoothly to 1 at `feather_pixels`.
-
-    In parts that are too thin to get that far from their edges (a chair's legs) it rises to
-    their middle, but stays lower, so that a better view of them wins.
-    """
-    distance = ndimage.distance_transform_edt(~edges)
-    if edges.any():
-        distance = np.minimum(distance, feather_pixels)
-    else:
-        distance = np.full(edges.shape, feather_pixels)
-    window = 2 * int(np.ceil(feather_pixels)) + 1
-    reach = np.maximum(ndimage.maximum_filter(distance, window), 1.0)
-    share = np.clip((distance - 0.5) / (reach - 0.5), 0, 1)
-    thickness = 0.4 + 0.6 * np.minimum(reach / feather_pixels, 1)
-    return (share * share * (3 - 2 * share) * thickness).astype(np.float32)
+def _ramp(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    share = np.clip((values - low) / (high - low), 0, 1)
+    return share * share * (3 - 2 * share)
 
 
 @njit(cache=True, inline="always")
@@ -119,9 +53,12 @@ def _pixel_trust(trust, x, y):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, inline="always")
 def _share_in_front(depths, x, y, z, slack):  # type: ignore[no-untyped-def]
-    """Bilinear share of the z-buffer's four nearest pixels with nothing before depth z."""
+    """Bilinear share of the z-buffer's four nearest pixels with nothing before depth z.
+
+    x, y: in the z-buffer's own pixels.
+    """
     height, width = depths.shape
-    fx, fy = x * _DEPTH_SCALE - 0.5, y * _DEPTH_SCALE - 0.5
+    fx, fy = x - 0.5, y - 0.5
     x0, y0 = int(np.floor(fx)), int(np.floor(fy))
     if x0 < 0 or y0 < 0 or x0 + 1 >= width or y0 + 1 >= height:
         return 0.0
@@ -171,7 +108,7 @@ def _look_up(image, alpha, x, y):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def cast_vote(  # type: ignore[no-untyped-def]
-    view, point, normal, images, alphas, matrices, positions, depths, trust, gains, vote
+    view, point, normal, images, alphas, matrices, positions, depths, trust, weights, gains, vote
 ):
     """Write a view's colour, weight and certainty for a point into `vote` (5,).
 
@@ -195,14 +132,19 @@ def cast_vote(  # type: ignore[no-untyped-def]
     x = m[0, 0] * point[0] + m[0, 1] * point[1] + m[0, 2] * point[2] + m[0, 3]
     y = m[1, 0] * point[0] + m[1, 1] * point[1] + m[1, 2] * point[2] + m[1, 3]
     x, y = x / z, y / z
-    certainty = _pixel_trust(trust[view], x, y)
+    height, width = alphas.shape[1:]
+    certainty = _pixel_trust(
+        trust[view], x * (trust.shape[2] / width), y * (trust.shape[1] / height)
+    )
     if certainty <= 0.0:
         return False
     # Within a pixel of the z-buffer a surface at this angle may come so much nearer.
     row = np.sqrt(m[0, 0] * m[0, 0] + m[0, 1] * m[0, 1] + m[0, 2] * m[0, 2])
-    pixel = distance / (row * _DEPTH_SCALE)
+    finer_x, finer_y = depths.shape[2] / width, depths.shape[1] / height
+    pixel = distance / (row * finer_x)
     tangent = min(np.sqrt(max(1 - cosine * cosine, 0.0)) / cosine, 8.0)
-    certainty *= _share_in_front(depths[view], x, y, z, pixel * (1.0 + 1.5 * tangent))
+    slack = pixel * (1.0 + 1.5 * tangent)
+    certainty *= _share_in_front(depths[view], x * finer_x, y * finer_y, z, slack)
     # Grazing rays count less and less, down to not at all.
     certainty *= min((cosine - _LEAST_COSINE) / 0.1, 1.0)
     if certainty < 1e-3:
@@ -214,31 +156,33 @@ def cast_vote(  # type: ignore[no-untyped-def]
     vote[1] = min(max(green * gains[view, 1], 0.0), 1.0)
     vote[2] = min(max(blue * gains[view, 2], 0.0), 1.0)
     vote[3] = certainty * cosine**4
+    if weights.shape[2] > 1:
+        vote[3] *= max(_pixel_trust(weights[view], x, y), _LEAST_WEIGHT)
     vote[4] = certainty
     return True
 
 
 @njit(cache=True, parallel=True)
 def collect_votes(  # type: ignore[no-untyped-def]
-    points, normals, images, alphas, matrices, positions, depths, trust, gains
+    points, normals, images, alphas, matrices, positions, depths, trust, weights, gains
 ):
-    """(P, V, 4) float32: colour and weight of every view's vote, weight 0 for none."""
-    votes = np.zeros((len(points), len(images), 4), dtype=np.float32)
+    """(P, V, 5) float32: colour, weight and certainty of every view's vote, 0 for none."""
+    votes = np.zeros((len(points), len(images), 5), dtype=np.float32)
     for i in prange(len(points)):
         vote = np.empty(5)
         for view in range(len(images)):
             if cast_vote(
                 view, points[i], normals[i], images, alphas, matrices, positions, depths, trust,
-                gains, vote,
+                weights, gains, vote,
             ):  # fmt: skip
-                for k in range(4):
+                for k in range(5):
                     votes[i, view, k] = vote[k]
     return votes
 
 
 @njit(cache=True, parallel=True)
 def blend_votes(  # type: ignore[no-untyped-def]
-    points, normals, images, alphas, matrices, positions, depths, trust, gains, spread
+    points, normals, images, alphas, matrices, positions, depths, trust, weights, gains, spread
 ):
     """Blend the views' votes for each point, those that disagree counting less.
 
@@ -259,7 +203,7 @@ def blend_votes(  # type: ignore[no-untyped-def]
             for view in range(count):
                 if cast_vote(
                     view, points[i], normals[i], images, alphas, matrices, positions, depths,
-                    trust, gains, votes[found],
+                    trust, weights, gains, votes[found],
                 ):  # fmt: skip
                     best = max(best, votes[found, 4])
                     found += 1

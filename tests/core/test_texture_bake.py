@@ -7,59 +7,15 @@ import trimesh
 
 from hi3d_core.cameras import Cameras
 from hi3d_core.datatypes import Mesh, OrbitViews
-from hi3d_core.raster import rasterize_triangles
 from hi3d_core.render import render_mesh
 from hi3d_core.texture import TextureConfig, bake, bake_texture, project_vertex_colors
-from hi3d_core.texture.texels import find_texels, surface_points
+from hi3d_core.texture.levelling import solve_gains
+from hi3d_core.texture.witness import prepare_witness
 from hi3d_core.unwrap import unwrap
 
-PICTURE = 128
-FINE = 4
-SIZE = 256
+from .texture_scenes import FINE, PICTURE, SIZE, ball, mesh_of, orbit, texel_places, views_of, waves
+
 CONFIG = TextureConfig(size=SIZE)
-
-
-def mesh_of(made: trimesh.Trimesh) -> Mesh:
-    made.merge_vertices()
-    return Mesh(
-        torch.tensor(np.array(made.vertices), dtype=torch.float32),
-        torch.tensor(np.array(made.faces)).long(),
-    )
-
-
-def ball(radius: float = 0.45) -> Mesh:
-    return mesh_of(trimesh.creation.icosphere(4, radius))
-
-
-def waves(points: torch.Tensor) -> torch.Tensor:
-    """A smooth colour for every place in the world, away from white and black."""
-    phase = torch.tensor([0.0, 1.0, 2.0])
-    return 0.45 + 0.25 * torch.sin(6 * points + phase)
-
-
-def views_of(mesh: Mesh, cameras: Cameras, paint=waves, gains=None) -> OrbitViews:
-    """Pictures of a mesh whose colour is a function of the place, averaged over FINE x FINE."""
-    fine = cameras.resized(cameras.width * FINE, cameras.height * FINE)
-    fragments = rasterize_triangles(mesh.vertices, mesh.faces, fine)
-    colors = paint(fragments.interpolate(mesh.vertices, mesh.faces))
-    if gains is not None:
-        colors = (colors * gains[:, None, None]).clamp(0, 1)
-    seen = (fragments.faces >= 0).float()[..., None]
-    both = torch.cat([colors * seen + 1 - seen, seen], dim=-1)
-    shape = (len(cameras), cameras.height, FINE, cameras.width, FINE, 4)
-    both = both.reshape(shape).mean(dim=(2, 4))
-    return OrbitViews(both[..., :3], both[..., 3], cameras)
-
-
-def orbit(n: int = 12, elevation: float = 15.0) -> Cameras:
-    return Cameras.orbit(n, elevation, width=PICTURE, height=PICTURE)
-
-
-def texel_places(mesh: Mesh) -> tuple[np.ndarray, torch.Tensor]:
-    uvs, faces = mesh.uvs.double().numpy(), mesh.faces.numpy()
-    texels, owners = find_texels(uvs, faces, SIZE)
-    places = surface_points(texels, owners, SIZE, uvs, mesh.vertices.double().numpy(), faces)
-    return texels, torch.from_numpy(places)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +89,96 @@ def test_planted_gains_are_undone():
     left_alone = bake_texture(mesh, views, TextureConfig(size=SIZE, level=False))
     worse = (left_alone.texture.reshape(-1, 3)[texels] - waves(places)).abs()[sure]
     assert float(error.mean()) < 0.3 * float(worse.mean())
+
+
+def test_an_anchor_keeps_its_tone_and_the_others_come_to_it():
+    mesh = unwrap(ball(), SIZE)
+    planted = torch.linspace(0.8, 1.2, 12)[:, None] * torch.tensor([1.0, 0.95, 1.05])
+    views = views_of(mesh, orbit(), gains=planted)
+    anchored = bake(mesh, views, TextureConfig(size=SIZE, anchor_view=3))
+    assert torch.equal(anchored.gains[3], torch.ones(3))
+    product = anchored.gains * planted / planted[3]
+    assert float((product - 1).abs().max()) < 0.02
+
+
+def test_an_anchor_hands_its_tone_on_around_the_orbit():
+    """A slow drift, each view beside the next only: the far side must not fall short."""
+    drift = 0.3 * np.sin(np.arange(16) / 16 * np.pi) ** 2
+    votes = np.zeros((16 * 100, 16, 4), dtype=np.float32)
+    for i in range(16):
+        for j in (i, (i + 1) % 16):
+            votes[i * 100 : (i + 1) * 100, j] = [*[0.4 * np.exp(drift[j])] * 3, 1.0]
+    gains = solve_gains(votes, anchor=0)
+    assert np.abs(np.log(gains).mean(axis=1) + drift).max() < 0.03
+    loose = solve_gains(votes)
+    assert abs(float(np.log(loose).mean())) < 0.01
+
+
+def test_weights_choose_among_views_but_never_hide_what_only_one_shows():
+    mesh = unwrap(ball(), SIZE)
+    views = views_of(mesh, orbit(2))
+    spoiled = views_of(mesh, orbit(2), gains=torch.tensor([[1.0, 1, 1], [0.5, 1, 1]]))
+    both = OrbitViews(
+        torch.cat([views.images, spoiled.images[1:]]),
+        torch.cat([views.alphas, spoiled.alphas[1:]]),
+        Cameras(
+            views.cameras.camera_to_world[[0, 1, 1]],
+            views.cameras.intrinsics[[0, 1, 1]],
+            PICTURE,
+            PICTURE,
+        ),
+    )
+    weights = torch.ones_like(both.alphas)
+    weights[2] = 0  # beside an equal view that is right
+    weights[0] = 0  # all alone on its side
+    config = TextureConfig(size=SIZE, level=False)
+    baked = bake(mesh, both, config, weights=weights)
+    texels, places = texel_places(mesh)
+    sure = baked.certainties.reshape(-1)[texels] > 0.99
+    error = (baked.mesh.texture.reshape(-1, 3)[texels] - waves(places)).abs()
+    for side in (places[:, 2] > 0.1, places[:, 2] < -0.1):
+        assert (sure & side).sum() > 3000
+        assert float(error[sure & side].mean()) < 0.006
+    unweighted = bake(mesh, both, config).mesh.texture.reshape(-1, 3)[texels]
+    assert float((unweighted - waves(places)).abs()[sure & (places[:, 2] < -0.1)].mean()) > 0.02
+    with pytest.raises(ValueError, match="weights is"):
+        bake(mesh, both, config, weights=weights[:2])
+    with pytest.raises(ValueError, match="weights lie in"):
+        bake(mesh, both, config, weights=weights + 1)
+
+
+def test_trust_of_large_pictures_is_that_of_small_ones():
+    """Above 1024 pixels edges are found at a fraction of the size: the same places are trusted."""
+    mesh = ball()
+    large = Cameras.orbit(1, 15.0, width=1280, height=1280)
+    blank = torch.full((1, 1280, 1280, 3), 0.5)
+    seen = views_of(mesh, large, fine=1).alphas
+    coarse = prepare_witness(mesh, OrbitViews(blank, seen, large), 20.0)
+    small = large.resized(640, 640)
+    half = OrbitViews(blank[:, ::2, ::2], seen.reshape(1, 640, 2, 640, 2).mean((2, 4)), small)
+    fine = prepare_witness(mesh, half, 10.0)
+    assert coarse.trust.shape == (1, 1024, 1024)
+    middle = coarse.trust[0, 512]
+    expected = np.interp((np.arange(1024) + 0.5) / 1.6, np.arange(640) + 0.5, fine.trust[0, 320])
+    assert np.abs(middle - expected).max() < 0.15
+    assert np.abs(middle - expected).mean() < 0.01
+
+
+def test_a_trace_of_background_beside_the_silhouette_does_not_spread():
+    """A halo two pixels wide inside the mask: the unseen crown takes the colour further in."""
+    mesh = unwrap(ball(), SIZE)
+    views = views_of(mesh, orbit(12, 0.0), paint=lambda p: torch.full_like(p, 0.3))
+    inside = (views.alphas > 0.99)[:, None].float()
+    eroded = 1 - torch.nn.functional.max_pool2d(1 - inside, 5, 1, 2)[:, 0]
+    halo = (inside[:, 0] - eroded).clamp(0, 1)[..., None]
+    spoiled = OrbitViews(views.images + halo * 0.4, views.alphas, views.cameras)
+    baked = bake(mesh, spoiled, TextureConfig(size=SIZE))
+    texels, places = texel_places(mesh)
+    crown = places[:, 1].abs() > 0.44
+    assert crown.sum() > 500
+    assert float((baked.mesh.texture.reshape(-1, 3)[texels][crown] - 0.3).abs().max()) < 0.15
+    trusting = bake(mesh, spoiled, TextureConfig(size=SIZE, exact_edges=True)).mesh.texture
+    assert float((trusting.reshape(-1, 3)[texels][crown] - 0.3).abs().max()) > 0.2
 
 
 def test_what_stands_behind_does_not_take_the_colour_in_front():
@@ -225,7 +271,11 @@ def test_progress_is_told_and_can_cancel():
     views = views_of(mesh, orbit(3))
     calls = []
     bake_texture(mesh, views, CONFIG, on_step=lambda *step: calls.append(step))
-    assert calls[-1][0] == calls[-1][1] == len(calls)
+    done = [call[0] for call in calls]
+    assert done == sorted(done)
+    # The total is 1 until it is known; no step is left out, from none done to all.
+    assert {call[1] for call in calls if call[0]} == {calls[-1][0]}
+    assert sorted(set(done)) == list(range(calls[-1][1] + 1))
 
     def cancel(done: int, total: int) -> None:
         raise KeyboardInterrupt
