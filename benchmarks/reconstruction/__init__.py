@@ -1,0 +1,1 @@
+"""What the benchmarks of reconstruction share: runs, baselines, scores, tables, pictures."""
