@@ -1,6 +1,7 @@
 """From posed views to a textured mesh: the whole path, a stage a line.
 
-    views -> placement -> splat -> in-between views -> signed distance -> mesh -> texture
+    views -> placement -> alignment -> splat -> in-between views
+          -> signed distance -> mesh -> texture
 
 Each stage is a function of its inputs, in the module its name says; this file only joins them.
 """
@@ -12,19 +13,23 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import interpolate
 
+from .align.refine_cameras import refined_cameras
+from .align.rounds import align_in_rounds, align_to_field
+from .cameras import Cameras
 from .datatypes import Gaussians, Mesh, OnStage, OrbitViews, silent_stage
+from .local_views import in_local_frame, shrunk
 from .mesh import finish_mesh
 from .splat.fit import HIGH, PREVIEW, STANDARD, SplatConfig, fit_gaussians
 from .splat.interpolate import in_between_cameras, render_views
 from .splat.rasterize import has_cuda_kernels
-from .surface.agreement import silhouette_agreement, suited_to
+from .surface.agreement import EXACT, silhouette_agreement, suited_to
 from .surface.extract import extract_mesh
 from .surface.fit import Level, SurfaceConfig, fit_surface
 from .surface.hull import Placement, hull_points, locate
-from .texture import TextureConfig, bake_texture
-from .unwrap import unwrap
+from .surface.priors import SurfacePriors
+from .texture import BakedTexture, TextureConfig, bake_or_color, register_reference
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +38,10 @@ _log = logging.getLogger(__name__)
 class ReconstructConfig:
     """All settings of a reconstruction. The defaults are the standard quality."""
 
-    interpolate: int = 16  # M, views rendered in between
+    interpolate: int = 0  # M, views rendered in between
     interpolated_share: float = 0.3  # of the rendered views' pixels that the surface is fitted to
+    align: bool = True  # bring views that disagree to what they have in common
+    refine_cameras: bool = False  # for posed photos: small turns, shifts and a shared focal length
     face_budget: int = 50_000
     splat: SplatConfig = STANDARD
     surface: SurfaceConfig = SurfaceConfig()
@@ -45,7 +52,7 @@ QUALITIES = {
     "preview": ReconstructConfig(
         face_budget=20_000,
         splat=PREVIEW,
-        surface=SurfaceConfig(levels=(Level(64, 128, 80), Level(112, 256, 60))),
+        surface=SurfaceConfig(levels=(Level(64, 128, 60), Level(112, 256, 60)), cavity_rounds=1),
         texture=TextureConfig(size=1024),
     ),
     "standard": ReconstructConfig(),
@@ -53,7 +60,8 @@ QUALITIES = {
         face_budget=100_000,
         splat=HIGH,
         surface=SurfaceConfig(
-            levels=(Level(64, 128, 150), Level(128, 256, 200), Level(256, 512, 300))
+            levels=(Level(64, 128, 150), Level(128, 256, 200), Level(256, 512, 300)),
+            cavity_rounds=4,
         ),
         texture=TextureConfig(size=4096),
     ),
@@ -61,22 +69,43 @@ QUALITIES = {
 
 
 @dataclass(frozen=True, eq=False)
+class Hints:
+    """What is known beyond the views, all of it optional.
+
+    reference: one view, the user's own picture at its full resolution, over white; it wins where
+    it sees the surface well (`texture/reference.py`). inverse_depths: (V, h, w) estimated, near is
+    large, of any scale and offset a view. normals: (V, h, w, 3) estimated, in the world, outward.
+    """
+
+    reference: OrbitViews | None = None
+    inverse_depths: Tensor | None = None
+    normals: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Reconstruction:
     """What `reconstruct` made, in the cameras' world.
 
-    mesh: textured. gaussians: the splat, or None if none was fitted. agreement: how well the
-    views' silhouettes agree, in [0, 1] (`surface.agreement`).
+    mesh: textured. texture: the same mesh with its `unseen` texels (`texture.unseen_in_views`
+    gives those of any view). gaussians: the splat, or None if none was fitted. cameras: those of
+    the views, refined if that was asked for. agreement: how well the views' silhouettes agree,
+    in [0, 1] (`surface.agreement`), before they were aligned. shifts: (V,) rms pixels that
+    alignment moved each view by, or None if they agreed.
     """
 
     mesh: Mesh
+    texture: BakedTexture
     gaussians: Gaussians | None
+    cameras: Cameras
     agreement: float
+    shifts: Tensor | None = None
 
 
 def reconstruct(
     views: OrbitViews,
     config: ReconstructConfig | None = None,
     *,
+    hints: Hints | None = None,
     want_splat: bool = False,
     seed: int = 0,
     on_stage: OnStage | None = None,
@@ -86,19 +115,31 @@ def reconstruct(
     The splat is fitted where in-between views are asked for, or `want_splat` is set; else it is
     None. `on_stage` follows the work and may cancel it by raising.
 
-    Raises ValueError if the silhouettes do not describe one object.
+    Raises ValueError if the silhouettes do not describe one object, and for hints that don't
+    belong to the views.
     """
-    config = config or ReconstructConfig()
+    config, hints = config or ReconstructConfig(), hints or Hints()
     stage = on_stage or silent_stage
 
+    if config.refine_cameras:
+        views = replace(views, cameras=refined_cameras(views, seed=seed, on_step=stage("cameras")))
     placed = stage("placement")
     placement = locate(views)
-    local = in_local_frame(views, placement)
-    agreement = silhouette_agreement(local, placement)
-    _warn_of_doubtful_cameras(local, agreement)
+    given = in_local_frame(views, placement)
+    agreement = silhouette_agreement(given, placement)
+    _warn_of_doubtful_cameras(given, agreement)
     placed(1, 1)
 
-    fitted = shrunk(local, config.surface.levels[-1].picture)
+    exact = agreement >= EXACT
+    local, shifts = given, None
+    surface = config.surface
+    if config.align and not exact:
+        local = align_in_rounds(given, placement, surface, seed=seed, on_step=stage("alignment"))
+        surface = suited_to(surface, silhouette_agreement(local, placement))
+    else:
+        surface = suited_to(surface, agreement)
+
+    fitted = shrunk(local, surface.levels[-1].picture)
     gaussians, between = None, None
     if config.interpolate or want_splat:
         points = hull_points(fitted, config.splat.count, seed)
@@ -114,52 +155,57 @@ def reconstruct(
     field = fit_surface(
         fitted,
         placement,
-        suited_to(config.surface, agreement),
+        surface,
         between=between,
         between_share=config.interpolated_share,
+        priors=_priors(hints, given),
         seed=seed,
         on_step=stage("surface"),
     )
+    if config.align and not exact:
+        # The fit is finer now than what the rounds had to go by.
+        aligned = align_to_field(given, field, on_step=stage("last alignment"))
+        local, shifts = aligned.views, torch.from_numpy(aligned.shifts)
     meshed = stage("mesh")
-    mesh = unwrap(finish_mesh(extract_mesh(field), config.face_budget), config.texture.size)
+    mesh = finish_mesh(extract_mesh(field), config.face_budget)
     meshed(1, 1)
-    mesh = bake_texture(mesh, local, config.texture, on_step=stage("texture"))
+    texture = bake_or_color(
+        mesh,
+        local,
+        replace(config.texture, exact_edges=config.texture.exact_edges or exact),
+        reference=_registered(hints.reference, views, placement),
+        on_step=stage("texture"),
+    ).from_frame(placement.center, placement.scale)
 
     if gaussians is not None:
         gaussians = gaussians.from_frame(placement.center, placement.scale)
-    mesh = mesh.from_frame(placement.center, placement.scale)
-    return Reconstruction(mesh, gaussians, agreement)
+    return Reconstruction(texture.mesh, texture, gaussians, views.cameras, agreement, shifts)
 
 
-def in_local_frame(views: OrbitViews, placement: Placement) -> OrbitViews:
-    """The views as seen in the placement's frame, where the object is about 1 across."""
-    depths = None if views.depths is None else views.depths / placement.scale
-    cameras = views.cameras.in_frame(placement.center, placement.scale)
-    return replace(views, cameras=cameras, depths=depths)
-
-
-def shrunk(views: OrbitViews, width: int) -> OrbitViews:
-    """The views scaled down by a whole number to about `width` pixels; never up.
-
-    Depths are dropped, as they can't be averaged.
-    """
-    factor = max(1, round(views.cameras.width / width))
-    if factor == 1:
-        return views
-    small_width, small_height = views.cameras.width // factor, views.cameras.height // factor
-    cut_width, cut_height = small_width * factor, small_height * factor
-
-    def shrink(pictures: Tensor) -> Tensor:
-        channels_first = pictures[:, None] if pictures.ndim == 3 else pictures.movedim(-1, 1)
-        small = avg_pool2d(channels_first[..., :cut_height, :cut_width], factor)
-        return small[:, 0] if pictures.ndim == 3 else small.movedim(1, -1).contiguous()
-
-    # A rim of less than `factor` pixels may fall off on the right and below: cameras keep their
-    # principal point in what is left.
-    cameras = replace(views.cameras, width=cut_width, height=cut_height)
-    return OrbitViews(
-        shrink(views.images), shrink(views.alphas), cameras.resized(small_width, small_height)
+def _priors(hints: Hints, local: OrbitViews) -> SurfacePriors | None:
+    """The hints' maps with cameras of their size, in the local frame."""
+    maps = hints.inverse_depths if hints.inverse_depths is not None else hints.normals
+    if maps is None:
+        return None
+    if len(maps) != len(local):
+        raise ValueError(f"there are {len(maps)} depth or normal maps for {len(local)} views")
+    height, width = int(maps.shape[1]), int(maps.shape[2])
+    masks = interpolate(local.alphas[:, None], (height, width), mode="area")[:, 0]
+    depths, normals = (
+        None if each is None else each.detach().cpu().float().numpy()
+        for each in (hints.inverse_depths, hints.normals)
     )
+    cameras = local.cameras.resized(width, height).to("cpu")
+    return SurfacePriors(cameras, masks.cpu().float().numpy(), depths, normals)
+
+
+def _registered(
+    reference: OrbitViews | None, views: OrbitViews, placement: Placement
+) -> OrbitViews | None:
+    if reference is None:
+        return None
+    found = register_reference(reference, views)
+    return None if found is None else in_local_frame(found, placement)
 
 
 def _splat_device() -> torch.device:

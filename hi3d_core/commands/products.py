@@ -9,17 +9,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from ..atomic_file import check_writable, replacing
+from ..cameras import Cameras
 from ..contact_sheet import contact_sheet
 from ..datatypes import Mesh, OrbitViews
 from ..export import check_mesh_suffix, write_mesh
 from ..export.gaussian_ply import write_gaussian_ply
 from ..memory import peak_memory_bytes
 from ..metrics import mask_iou, psnr
-from ..pipeline import QUALITIES, ReconstructConfig, reconstruct
+from ..picture import read_input_picture
+from ..pipeline import QUALITIES, Hints, ReconstructConfig, reconstruct
 from ..render import render_mesh
+from ..texture import BakedTexture, reference_picture, unseen_in_views
 from .stage_clock import StageClock
 
 
@@ -35,6 +40,21 @@ def add_product_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sheet", type=Path, help="write a picture of input and result (.png)")
     parser.add_argument("--faces", type=int, help="face budget of the mesh")
     parser.add_argument("--texture", type=int, metavar="PIXELS", help="side of the texture")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="PICTURE",
+        help="your own picture of the first view, at any size: its pixels win where it sees well",
+    )
+    parser.add_argument(
+        "--no-align", action="store_true", help="fit views that disagree as they are"
+    )
+    parser.add_argument(
+        "--unseen-out",
+        type=Path,
+        metavar="FOLDER",
+        help="write masks of what no view saw: texels.png, and view_000.png and on for each view",
+    )
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -51,6 +71,7 @@ def check_products(arguments: argparse.Namespace) -> ReconstructConfig:
     if arguments.out.suffix.lower() == ".obj":  # it comes with a material and a picture
         taken |= {arguments.out.with_suffix(suffix) for suffix in (".mtl", ".png")}
     check_writable(arguments.out)
+    _check_extras(arguments)
     for name, suffix in suffixes.items():
         path: Path | None = getattr(arguments, name)
         if path is None:
@@ -63,6 +84,17 @@ def check_products(arguments: argparse.Namespace) -> ReconstructConfig:
         taken.add(path)
         check_writable(path)
     return config
+
+
+def _check_extras(arguments: argparse.Namespace) -> None:
+    if arguments.reference is not None and not arguments.reference.is_file():
+        raise ValueError(f"--reference {arguments.reference} is not a file: give a picture")
+    folder: Path | None = arguments.unseen_out
+    if folder is not None:
+        if arguments.texture == 0:
+            raise ValueError("--unseen-out needs a texture: leave out --texture 0")
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--unseen-out {folder} is a file, expected a folder")
 
 
 def make_products(
@@ -79,14 +111,18 @@ def make_products(
     result = reconstruct(
         views,
         config,
+        hints=_hints(arguments.reference, views),
         want_splat=arguments.splat_out is not None,
         seed=arguments.seed,
         on_stage=clock.begin,
     )
+    views = replace(views, cameras=result.cameras)
     clock.begin("write")
     write_mesh(result.mesh, arguments.out)
     if arguments.splat_out is not None and result.gaussians is not None:
         write_gaussian_ply(result.gaussians, arguments.splat_out)
+    if arguments.unseen_out is not None:
+        _write_unseen(result.texture, views.cameras, arguments.unseen_out)
     clock.end()
     if arguments.report is not None or arguments.sheet is not None:
         rendered = render_mesh(result.mesh, views.cameras)
@@ -100,6 +136,9 @@ def make_products(
             "peak_memory_bytes": peak_memory_bytes(),
             "faces": len(result.mesh.faces),
             "silhouette_agreement": round(result.agreement, 4),
+            "aligned_by_pixels": None
+            if result.shifts is None
+            else [round(float(shift), 3) for shift in result.shifts],
             "views": _fidelity(views, rendered.images, rendered.alphas),
         }
         with replacing(arguments.report) as path:
@@ -119,10 +158,33 @@ def _settings(arguments: argparse.Namespace) -> ReconstructConfig:
             raise ValueError(f"--faces is {arguments.faces}, expected at least 100")
         config = replace(config, face_budget=arguments.faces)
     if arguments.texture is not None:
-        if not 64 <= arguments.texture <= 8192:
-            raise ValueError(f"--texture is {arguments.texture} pixels, expected 64 to 8192")
+        if arguments.texture != 0 and not 64 <= arguments.texture <= 8192:
+            raise ValueError(
+                f"--texture is {arguments.texture} pixels, expected 64 to 8192, or 0 for colours "
+                "of the vertices"
+            )
         config = replace(config, texture=replace(config.texture, size=arguments.texture))
-    return config
+    return replace(config, align=not arguments.no_align)
+
+
+def _hints(picture: Path | None, views: OrbitViews) -> Hints:
+    if picture is None:
+        return Hints()
+    colors, alpha = read_input_picture(picture)
+    return Hints(reference=reference_picture(colors, alpha, views.cameras[[0]]))
+
+
+def _write_unseen(texture: BakedTexture, cameras: Cameras, folder: Path) -> None:
+    """Masks, white where there is room to paint, for the texture and for each view."""
+    folder.mkdir(parents=True, exist_ok=True)
+    masks = {
+        f"view_{index:03d}.png": mask
+        for index, mask in enumerate(unseen_in_views(texture, cameras))
+    }
+    for name, mask in {"texels.png": texture.unseen.float(), **masks}.items():
+        pixels = (mask.cpu().numpy() * 255 + 0.5).astype(np.uint8)
+        with replacing(folder / name) as temporary:
+            Image.fromarray(pixels).save(temporary)
 
 
 def _fidelity(views: OrbitViews, images: Tensor, alphas: Tensor) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from ..cameras import HI3D_FOV_DEGREES, HI3D_RADIUS
@@ -28,12 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-views", type=int, default=MAX_VIEWS, help="of more frames use these")
     parser.add_argument("--max-size", type=int, help="scale larger frames down to this, pixels")
+    parser.add_argument(
+        "--refine-cameras",
+        action="store_true",
+        help="correct the poses of posed photos by small turns and shifts, and the focal length",
+    )
     parser.add_argument("--masks", type=Path, help="folder with a mask for each frame")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Read, reconstruct, write; see `add_arguments`. Raises ValueError for bad input."""
-    config = check_products(arguments)
+    config = replace(check_products(arguments), refine_cameras=arguments.refine_cameras)
     clock = StageClock()
     clock.begin("read")
     views = read_views(

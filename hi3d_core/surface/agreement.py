@@ -23,7 +23,7 @@ _PICTURE = 128  # pixels
 
 # Measured: renders of meshes agree to .9998 or better, also as compressed video; generated
 # orbits, and renders warped by 2.5 pixels, to .981 to .991.
-_EXACT, _WORST = 0.998, 0.989
+EXACT, _WORST = 0.998, 0.989
 _SMOOTHEST = 10.0  # times as smooth as exact views, at the worst
 _SLACK_PIXELS = 1.5
 
@@ -47,7 +47,7 @@ def suited_to(config: SurfaceConfig, agreement: float) -> SurfaceConfig:
     noise, so it is smoothed more; and silhouettes carve thin parts off each other, so they are
     given slack. Between the two limits the smoothness grows geometrically.
     """
-    doubt = float(np.clip((_EXACT - agreement) / (_EXACT - _WORST), 0, 1))
+    doubt = float(np.clip((EXACT - agreement) / (EXACT - _WORST), 0, 1))
     return replace(
         config,
         smoothness_weight=config.smoothness_weight * _SMOOTHEST**doubt,

@@ -1,7 +1,9 @@
 """Fit the signed distance to the views, coarse to fine, starting from their visual hull.
 
 The loss is NeuS's (Wang et al. 2021, eq. 14: colour, mask, eikonal) on an explicit grid, plus a
-second-difference smoothness, so it runs in seconds on a CPU; see `docs/stages/surface.md`.
+second-difference smoothness, so it runs in seconds on a CPU; see `docs/stages/surface.md`. After
+the coarsest level, concave places are dug out (`cavities.py`) and surface that no view sees is
+relaxed (`relax.py`).
 """
 
 from __future__ import annotations
@@ -13,14 +15,23 @@ import numba
 import numpy as np
 
 from ..datatypes import OnStep, OrbitViews
-from .field import Band, Field, FloatArray, find_band, redistance
+from .cavities import STEPS_A_ROUND, open_cavities
+from .consistency import Sightings
+from .field import Band, Field, FloatArray, find_band, redistance, unseen_below
 from .hull import Placement, hull_distance
 from .optimize import step_band
+from .priors import (
+    DEPTH_HUBER,
+    DEPTH_LIMIT,
+    PriorPoints,
+    SurfacePriors,
+    accumulate_prior_gradients,
+)
 from .rays import RayBatch, Rays
+from .relax import relax_hidden
 from .render import COLUMNS, accumulate_gradients
 
-# Weight of rays, decayed by a tenth each iteration, below which a cell counts as unseen.
-_SEEN_THRESHOLD = 0.02
+_PRIOR_SHARE = 3  # rays for each point of a prior that joins a batch
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,8 @@ class SurfaceConfig:
     sdf_rate: float = 0.15  # Adam's step at a level's start, voxels
     color_rate: float = 0.05  # likewise, in units of colour
     final_rate: float = 0.3  # share of both left at a level's end
-    sharpness: tuple[float, float] = (1.0, 8.0)  # of Phi, per voxel, first and last in a level
+    sharpness: tuple[float, float] = (1.0, 8.0)  # of Phi, per voxel, first and last in a level;
+    continued: float = 0.4  # of the last one, to begin with where a fit goes on from another
     huber: float = 0.05  # colour difference from which the loss grows linearly
     mask_weight: float = 0.3
     eikonal_weight: float = 0.02
@@ -50,6 +62,9 @@ class SurfaceConfig:
     band: float = 5.0  # nodes this near to the surface are fitted, voxels
     refresh: int = 20  # iterations between looking for the band anew
     slack_pixels: float = 0.0  # silhouettes are grown by this for the hull
+    cavity_rounds: int = 3  # of digging where views disagree, after the first level
+    depth_weight: float = 0.03  # of priors, where there are any, relative to a ray's loss
+    normal_weight: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.levels:
@@ -63,6 +78,7 @@ def fit_surface(
     *,
     between: OrbitViews | None = None,
     between_share: float = 1.0,
+    priors: SurfacePriors | None = None,
     seed: int = 0,
     on_step: OnStep | None = None,
 ) -> Field:
@@ -70,48 +86,91 @@ def fit_surface(
 
     views: in the placement's local frame (`Cameras.in_frame`). between: further views, rendered
     and not seen; `between_share` of their rays join the batches, which grow by as much, and they
-    don't carve the hull. Deterministic for a seed and a thread count.
+    don't carve the hull. priors: estimated depths and normals of the views, which pull gently.
+    Deterministic for a seed and a thread count.
 
     Raises FloatingPointError when the loss is no longer finite.
     """
     config = config or SurfaceConfig()
-    total = sum(level.iterations for level in config.levels)
+    dug = config.cavity_rounds * STEPS_A_ROUND
+    total = dug + sum(level.iterations for level in config.levels)
+    tell = on_step or (lambda done, total: None)
     done = 0
     field: Field | None = None
     rng = np.random.default_rng(seed)
-    for level in config.levels:
+    for number, level in enumerate(config.levels):
         grid = placement.grid(level.nodes)
         if field is None:
             hull = hull_distance(views, grid, slack_pixels=config.slack_pixels)
             field = Field.from_distance(grid, hull)
         else:
             field = field.resampled(grid)
-        rays = Rays.from_views(views, level.picture)
-        batch = config.rays
+        given = Rays.from_views(views, level.picture).in_grid(grid)
+        rays, batch = given, config.rays
         if between is not None:
-            given = len(rays.view)
-            rays = rays.joined(Rays.from_views(between, level.picture).thinned(between_share, rng))
-            batch = config.rays * len(rays.view) // given
-        batches = rays.in_grid(grid).batches(batch, rng)
-        for iteration in _fit_level(field, batches, level, config):
-            if on_step is not None:
-                on_step(done + iteration, total)
+            more = Rays.from_views(between, level.picture).thinned(between_share, rng)
+            rays = given.joined(more.in_grid(grid))
+            batch = config.rays * len(rays.view) // len(given.view)
+        points = None if priors is None else priors.points(field)
+        fit = _LevelFit(level, config, rays, batch, points, rng)
+        steps = (
+            fit.run(field, level.iterations) if number == 0 else fit.go_on(field, level.iterations)
+        )
+        for iteration in steps:
+            tell(done + iteration, total)
         done += level.iterations
+        if number == 0 and config.cavity_rounds:
+            sightings = Sightings.of(given)
+            for opened, step in open_cavities(field, sightings, fit.go_on, config.cavity_rounds):
+                field = opened
+                tell(done + step, total)
+            done += dug
+        if number == 0:
+            relax_hidden(field, config.band)
     assert field is not None  # a config has at least one level
     return field
 
 
+@dataclass
+class _LevelFit:
+    """What a level is fitted to, and how."""
+
+    level: Level
+    config: SurfaceConfig
+    rays: Rays
+    batch: int
+    priors: PriorPoints | None
+    rng: np.random.Generator
+
+    def run(self, field: Field, iterations: int) -> Iterator[int]:
+        """Fit a field in place; yields how many iterations are done."""
+        batches = self.rays.batches(self.batch, self.rng)
+        yield from _fit_level(field, batches, self, iterations, self.config.sharpness)
+
+    def go_on(self, field: Field, iterations: int) -> Iterator[int]:
+        """Fit on from a coarser fit: begun blurred again, it would lose thin parts and edges."""
+        batches = self.rays.batches(self.batch, self.rng)
+        last = self.config.sharpness[1]
+        yield from _fit_level(
+            field, batches, self, iterations, (self.config.continued * last, last)
+        )
+
+
 def _fit_level(
-    field: Field, batches: Iterator[RayBatch], level: Level, config: SurfaceConfig
+    field: Field,
+    batches: Iterator[RayBatch],
+    fit: _LevelFit,
+    iterations: int,
+    sharpness: tuple[float, float],
 ) -> Iterator[int]:
-    """Run one level's iterations on `field`, in place; yields how many are done."""
+    config = fit.config
     state = _BandState.start(field, config)
-    for iteration in range(level.iterations):
+    for iteration in range(iterations):
         if iteration and iteration % config.refresh == 0:
             field.sdf = redistance(field.sdf)
             state = state.refreshed(field, config)
-        progress = iteration / max(level.iterations - 1, 1)
-        sharpness = config.sharpness[0] * (config.sharpness[1] / config.sharpness[0]) ** progress
+        progress = iteration / max(iterations - 1, 1)
+        steepness = sharpness[0] * (sharpness[1] / sharpness[0]) ** progress
         decay = config.final_rate**progress
         batch = next(batches)
         count = len(batch[0])
@@ -120,12 +179,23 @@ def _fit_level(
             field.sdf,
             field.colors,
             state.band.slot,
-            sharpness,
+            steepness,
             config.mask_weight,
             config.huber,
             state.gradients,
             np.empty((count, 4), np.float32),
         )
+        if fit.priors is not None and len(fit.priors):
+            loss += accumulate_prior_gradients(
+                *fit.priors.drawn(count // _PRIOR_SHARE, fit.rng),
+                field.sdf,
+                state.band.slot,
+                config.depth_weight,
+                config.normal_weight,
+                DEPTH_LIMIT,
+                DEPTH_HUBER,
+                state.gradients,
+            )
         # The data term is a sum over rays: scale the band's means to match.
         balance = count / len(state.band.nodes)
         step_band(
@@ -161,9 +231,7 @@ class _BandState:
 
     @staticmethod
     def start(field: Field, config: SurfaceConfig) -> _BandState:
-        # Nothing is known of visibility before the first rays: treat all as seen.
-        threshold = _SEEN_THRESHOLD if field.seen.any() else -1.0
-        band = find_band(field, config.band, threshold)
+        band = find_band(field, config.band, unseen_below(field))
         if len(band.nodes) == 0:
             raise ValueError(
                 "the surface vanished: the masks and cameras do not describe one object "

@@ -13,20 +13,22 @@ nodes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
 from ..cameras import Cameras
-from .field import IndexArray
+from .field import Field, IndexArray
 from .hull import FloatArray, Grid
 from .render import SDF, clip_to_grid, trilinear
 
 _INSIDE = 0.95  # alpha of pixels that show nothing but the object
 _ROUNDS = 20  # of reweighting
 _LEAST_PIXELS = 30  # that a view's map needs to be laid on the scene
+# Beyond the first, in voxels, a depth is taken for wrong; below the second its pull is quadratic.
+DEPTH_LIMIT, DEPTH_HUBER = 3.0, 0.5
 _STEEPEST = 0.05  # least length of the field's gradient whose direction means anything
 
 
@@ -252,6 +254,42 @@ class PriorPoints:
             self.depth_weights[chosen],
             self.normal_weights[chosen],
         )
+
+
+@dataclass(frozen=True, eq=False)
+class SurfacePriors:
+    """Estimated maps of the views, before they are laid on a field.
+
+    inverse_depths: (V, H, W), near is large, of any scale and offset, or None. normals:
+    (V, H, W, 3) in the world, outward, unit length or 0 where unknown, or None. masks: (V, H, W)
+    in [0, 1]. cameras: in the field's frame, of the maps' size.
+
+    Raises ValueError for maps of another size than the cameras', and if both are None.
+    """
+
+    cameras: Cameras
+    masks: FloatArray
+    inverse_depths: FloatArray | None = None
+    normals: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        size = (len(self.cameras), self.cameras.height, self.cameras.width)
+        if self.inverse_depths is None and self.normals is None:
+            raise ValueError("neither depths nor normals are given: leave the priors out")
+        for name, maps in (("masks", self.masks), ("inverse depths", self.inverse_depths)):
+            if maps is not None and maps.shape != size:
+                raise ValueError(f"{name} are {maps.shape}, the cameras are for {size}")
+
+    def points(self, field: Field) -> PriorPoints:
+        """What they say about a field as it is now; normals alone pull where its surface is."""
+        shown = render_depths(field.sdf, field.grid, self.cameras)
+        if self.inverse_depths is not None:
+            aligned = align_depths(self.inverse_depths, shown, self.masks)
+            return PriorPoints.from_views(self.cameras, aligned, field.grid, self.normals)
+        inside = ((self.masks > _INSIDE) & (shown > 0)).astype(np.float32)
+        here = AlignedDepths(shown, inside)
+        points = PriorPoints.from_views(self.cameras, here, field.grid, self.normals)
+        return replace(points, depth_weights=np.zeros_like(points.depth_weights))
 
 
 @njit(parallel=True, cache=True, fastmath=True)

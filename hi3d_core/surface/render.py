@@ -23,6 +23,9 @@ SDF, RED, SEEN, COLUMNS = 0, 1, 4, 5
 
 _LONGEST = 160  # samples a ray
 _OPAQUE = 2e-3  # transmittance at which a ray has ended
+# Cosine of the angle to the normal below which a ray doesn't see the surface that it meets: the
+# sides of the cone that silhouettes leave under an object lie along such rays.
+_GRAZING = 0.12
 
 
 @njit(inline="always")
@@ -198,6 +201,8 @@ def accumulate_gradients(
                 x, y, z = o[0] + p * d[0], o[1] + p * d[1], o[2] + p * d[2]
                 i, j, k = int(x), int(y), int(z)
                 u, v, q = x - i, y - j, z - k
+                # The distance falls by the cosine of the angle to the normal, per voxel.
+                faces_camera = 1 if f0 - value[n] > _GRAZING else 0
                 for corner in range(8):
                     di, dj, dk = corner >> 2, (corner >> 1) & 1, corner & 1
                     b = slot[i + di, j + dj, k + dk]
@@ -208,7 +213,7 @@ def accumulate_gradients(
                         out[b, RED] += share * grad_color[0]
                         out[b, RED + 1] += share * grad_color[1]
                         out[b, RED + 2] += share * grad_color[2]
-                        out[b, SEEN] += share
+                        out[b, SEEN] += share * faces_camera
             for n in range(count):
                 g = grad_value[n]
                 if g == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .bake import BakedTexture, bake, bake_texture
 from .config import TextureConfig
-from .reference import register_reference
+from .reference import reference_picture, register_reference
 from .unseen import paint_unseen, unseen_in_views
 from .vertex_colors import bake_or_color, project_vertex_colors
 
@@ -16,6 +16,7 @@ __all__ = [
     "bake_texture",
     "paint_unseen",
     "project_vertex_colors",
+    "reference_picture",
     "register_reference",
     "unseen_in_views",
 ]

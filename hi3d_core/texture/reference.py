@@ -20,10 +20,13 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from scipy import ndimage
+from torch import Tensor
 
 from ..cameras import Cameras
 from ..datatypes import OrbitViews
+from ..masks import cut_out
 from ..resize import resize_array
 
 _log = logging.getLogger(__name__)
@@ -58,6 +61,28 @@ class PicturePlace:
     def is_good(self) -> bool:
         """Whether the picture truly shows what the frame shows."""
         return self.overlap >= _LEAST_OVERLAP and self.error <= _LARGEST_ERROR
+
+
+def reference_picture(colors: Tensor, alpha: Tensor | None, cameras: Cameras) -> OrbitViews:
+    """The user's picture as one view, with a first guess of its camera for `register_reference`.
+
+    colors: (H, W, 3) straight, alpha: (H, W) or None, as `picture.read_input_picture` gives them.
+    cameras: the one of the view that shows the same. The picture's shorter side is taken to span
+    that view, as when a picture is cropped to a square around its middle.
+
+    Raises ValueError for several cameras, and where no object is found in the picture.
+    """
+    if len(cameras) != 1:
+        raise ValueError(f"got {len(cameras)} cameras, expected that of one view")
+    alphas = None if alpha is None else alpha[None]
+    images, alphas = cut_out(colors[None], alphas, straight=alpha is not None)
+    height, width = int(colors.shape[0]), int(colors.shape[1])
+    focal = cameras.intrinsics[0, 0, 0] * min(width, height) / min(cameras.width, cameras.height)
+    intrinsics = torch.eye(3).to(cameras.intrinsics)[None].clone()
+    intrinsics[0, 0, 0] = intrinsics[0, 1, 1] = focal
+    intrinsics[0, 0, 2], intrinsics[0, 1, 2] = width / 2, height / 2
+    camera = Cameras(cameras.camera_to_world, intrinsics, width, height)
+    return OrbitViews(images.clamp(0, 1), alphas, camera)
 
 
 def register_reference(reference: OrbitViews, views: OrbitViews) -> OrbitViews | None:

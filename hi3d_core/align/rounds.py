@@ -1,0 +1,108 @@
+"""Rounds of fitting and aligning, for views that disagree.
+
+Each round fits the surface quickly to the views as they are aligned so far, draws it, and aligns
+the views as they were given to that. The first fits are smooth and loose, so that no single view
+decides; the last is finer, and smooth flow becomes finer with it. Two to three rounds settle:
+measured in `docs/stages/align.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..datatypes import OnStep, OrbitViews
+from ..local_views import shrunk
+from ..surface.field import Field
+from ..surface.field_views import field_views
+from ..surface.fit import Level, SurfaceConfig, fit_surface
+from ..surface.hull import Placement
+from .align import AlignConfig, Alignment, align_views
+from .flow import FlowConfig
+
+_VIEWS = 512  # pixels, the width that views are aligned at in the rounds
+_DRAWN = 256  # pixels, the width that fits are drawn at
+_FINEST = 8.0  # window of the flow to the final fit, pixels of 512
+
+
+@dataclass(frozen=True)
+class Round:
+    """A fit and an alignment: how smooth and loose the one, how wide the other's window."""
+
+    levels: tuple[Level, ...]
+    smoothness: float
+    slack_pixels: float
+    window: float
+
+
+_COARSE, _FINE = Level(64, 128, 100), Level(128, 256, 120)
+ROUNDS = (
+    Round((_COARSE,), 0.05, 1.5, 16.0),
+    Round((_COARSE,), 0.05, 1.5, 16.0),
+    Round((_COARSE, _FINE), 0.02, 0.5, 12.0),
+)
+
+
+def align_in_rounds(
+    given: OrbitViews,
+    placement: Placement,
+    config: SurfaceConfig,
+    *,
+    rounds: tuple[Round, ...] = ROUNDS,
+    seed: int = 0,
+    on_step: OnStep | None = None,
+) -> OrbitViews:
+    """Bring views to what they have in common.
+
+    given: in the placement's local frame, as they came. config: of the fits, but for what a round
+    says. Returns the views aligned, at most about 512 pixels wide. Raises as `fit_surface`.
+    """
+    small = shrunk(given, _VIEWS)
+    views = small
+    steps = _Steps(on_step, [_fit_steps(each) + 2 * len(given) for each in rounds])
+    for each in rounds:
+        quick = replace(
+            config,
+            levels=each.levels,
+            smoothness_weight=each.smoothness,
+            slack_pixels=each.slack_pixels,
+            cavity_rounds=0,
+        )
+        field = fit_surface(views, placement, quick, seed=seed, on_step=steps.next_part())
+        steps.pass_over(_fit_steps(each))
+        views = _aligned(small, field, each.window, steps.next_part()).views
+        steps.pass_over(2 * len(given))
+    return views
+
+
+def align_to_field(given: OrbitViews, field: Field, *, on_step: OnStep | None = None) -> Alignment:
+    """Align views at their full size to a finished fit, for its texture."""
+    return _aligned(given, field, _FINEST, on_step)
+
+
+def _aligned(given: OrbitViews, field: Field, window: float, on_step: OnStep | None) -> Alignment:
+    shape = given.cameras
+    cameras = shape.resized(_DRAWN, max(1, round(_DRAWN * shape.height / shape.width)))
+    config = AlignConfig(flow=FlowConfig(window=window, outline=5.0))
+    return align_views(given, field_views(field, cameras), config, on_step=on_step)
+
+
+def _fit_steps(each: Round) -> int:
+    return sum(level.iterations for level in each.levels)
+
+
+class _Steps:
+    """Tells parts of a long work as steps of the whole."""
+
+    def __init__(self, on_step: OnStep | None, parts: list[int]) -> None:
+        self._on_step = on_step
+        self._total = sum(parts)
+        self._before = 0
+
+    def next_part(self) -> OnStep | None:
+        on_step, before = self._on_step, self._before
+        if on_step is None:
+            return None
+        return lambda done, total: on_step(before + done, self._total)
+
+    def pass_over(self, steps: int) -> None:
+        self._before += steps
