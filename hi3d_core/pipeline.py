@@ -187,6 +187,11 @@ def _priors(hints: Hints, local: OrbitViews) -> SurfacePriors | None:
     maps = hints.inverse_depths if hints.inverse_depths is not None else hints.normals
     if maps is None:
         return None
+    wanted = 3 if hints.inverse_depths is not None else 4
+    if maps.ndim != wanted:
+        raise ValueError(
+            f"the depth or normal maps are {tuple(maps.shape)}, expected (V, H, W) or (V, H, W, 3)"
+        )
     if len(maps) != len(local):
         raise ValueError(f"there are {len(maps)} depth or normal maps for {len(local)} views")
     height, width = int(maps.shape[1]), int(maps.shape[2])

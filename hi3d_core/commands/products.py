@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from ..pipeline import QUALITIES, Hints, ReconstructConfig, reconstruct
 from ..render import render_mesh
 from ..texture import BakedTexture, reference_picture, unseen_in_views
 from .stage_clock import StageClock
+
+_log = logging.getLogger(__name__)
 
 
 def add_product_arguments(parser: argparse.ArgumentParser) -> None:
@@ -176,6 +179,9 @@ def _hints(picture: Path | None, views: OrbitViews) -> Hints:
 
 def _write_unseen(texture: BakedTexture, cameras: Cameras, folder: Path) -> None:
     """Masks, white where there is room to paint, for the texture and for each view."""
+    if texture.unseen.numel() == 0:
+        _log.warning("no masks in %s: the mesh has colours at its vertices and no texture", folder)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     masks = {
         f"view_{index:03d}.png": mask

@@ -279,6 +279,8 @@ class SurfacePriors:
         for name, maps in (("masks", self.masks), ("inverse depths", self.inverse_depths)):
             if maps is not None and maps.shape != size:
                 raise ValueError(f"{name} are {maps.shape}, the cameras are for {size}")
+        if self.normals is not None and self.normals.shape != (*size, 3):
+            raise ValueError(f"normals are {self.normals.shape}, expected {(*size, 3)}")
 
     def points(self, field: Field) -> PriorPoints:
         """What they say about a field as it is now; normals alone pull where its surface is."""

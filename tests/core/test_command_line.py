@@ -27,7 +27,9 @@ QUICK = pipeline.ReconstructConfig(
     interpolate=2,
     face_budget=1500,
     splat=SplatConfig(count=600, size=64, iterations=10),
-    surface=SurfaceConfig(levels=(Level(24, 64, 10), Level(32, 64, 10)), rays=4096),
+    surface=SurfaceConfig(
+        levels=(Level(24, 64, 10), Level(32, 64, 10)), rays=4096, cavity_rounds=0
+    ),
     texture=TextureConfig(size=128),
 )
 
@@ -93,6 +95,12 @@ def test_reconstruct_writes_all_it_is_asked_for(orbit, tmp_path, capsys):
         (["--radius", "0"], "radius"),
         (["--fov", "180"], "field of view"),
         (["--max-views", "2"], "max_views"),
+        (["--reference", "nowhere.png"], "--reference nowhere.png is not a file"),
+        (["--reference", "."], "--reference . is not a file"),
+        (["--reference", __file__], "test_command_line.py"),
+        (["--texture", "0", "--unseen-out", "unseen"], "--unseen-out needs a texture"),
+        (["--unseen-out", __file__], "is a file, expected a folder"),
+        (["--texture", "-1"], "or 0 for colours of the vertices"),
     ],
 )
 def test_bad_options_say_so_and_write_nothing(orbit, tmp_path, capsys, arguments, word):
@@ -101,6 +109,78 @@ def test_bad_options_say_so_and_write_nothing(orbit, tmp_path, capsys, arguments
     assert call("reconstruct", orbit, "--out", out, "--quality", "preview", *arguments) == 2
     assert word in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def _report(folder: Path) -> dict:
+    return json.loads((folder / "r.json").read_text())
+
+
+def test_texture_nought_colours_the_vertices(orbit, tmp_path, capsys):
+    out, report = tmp_path / "x.ply", tmp_path / "r.json"
+    code = call(
+        "reconstruct", orbit, "--out", out, "--quality", "preview", "--elevation", 10,
+        "--texture", 0, "--interpolate", 0, "--report", report,
+    )  # fmt: skip
+    assert code == 0, capsys.readouterr().err
+    colors = trimesh.load(out).visual.vertex_colors
+    assert colors[:, :3].std(axis=0).min() > 10  # the ball has all colours
+    assert _report(tmp_path)["settings"]["texture"]["size"] == 0
+    assert _report(tmp_path)["views"]["mean_psnr"] > 20
+    # These frames agree.
+    assert _report(tmp_path)["aligned_by_pixels"] is None
+    assert _report(tmp_path)["silhouette_agreement"] > 0.998
+
+
+def test_masks_of_what_no_view_saw_are_written(orbit, tmp_path, capsys):
+    folder = tmp_path / "unseen"
+    code = call(
+        "reconstruct", orbit, "--out", tmp_path / "x.glb", "--quality", "preview",
+        "--elevation", 10, "--interpolate", 0, "--unseen-out", folder,
+    )  # fmt: skip
+    assert code == 0, capsys.readouterr().err
+    names = ["texels.png", *(f"view_{index:03d}.png" for index in range(12))]
+    assert sorted(p.name for p in folder.iterdir()) == names
+    texels = np.asarray(Image.open(folder / "texels.png"))
+    assert texels.shape == (128, 128)
+    assert 0.005 < (texels > 0).mean() < 0.5  # the ball's underside
+    for name in names[1:]:
+        view = np.asarray(Image.open(folder / name))
+        assert view.shape == (96, 96)
+        assert view.mean() < 10  # hardly anything that a view shows is unseen
+
+
+@pytest.mark.parametrize("alpha", [True, False])
+def test_your_own_picture_sets_the_tone_of_its_view(orbit, tmp_path, capsys, alpha):
+    views = sphere_views(Cameras.orbit(1, 10, width=288, height=288))
+    color = views.images[0] * torch.tensor([1.0, 0.85, 1.0])
+    color[views.alphas[0] == 0] = 1
+    channels = torch.cat([color, views.alphas[0][..., None]], dim=-1) if alpha else color
+    pixels = (channels.numpy() * 255).round().astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "mine.png")
+    drawn = {}
+    for name, extra in (("plain", []), ("mine", ["--reference", tmp_path / "mine.png"])):
+        code = call(
+            "reconstruct", orbit, "--out", tmp_path / f"{name}.ply", "--quality", "preview",
+            "--elevation", 10, "--texture", 0, "--interpolate", 0, *extra,
+        )  # fmt: skip
+        assert code == 0, capsys.readouterr().err
+        mesh = trimesh.load(tmp_path / f"{name}.ply")
+        toward = Cameras.orbit(1, 10).positions[0].numpy()
+        front = mesh.vertices @ toward / np.linalg.norm(toward) > 0.35
+        drawn[name] = mesh.visual.vertex_colors[front, 1].mean()
+    assert drawn["mine"] / drawn["plain"] == pytest.approx(0.85, abs=0.04)
+
+
+def test_alignment_and_camera_refinement_are_as_asked(orbit, tmp_path, monkeypatch):
+    asked = []
+
+    def made(views, config, arguments, clock, about):
+        asked.append((config.align, config.refine_cameras))
+
+    monkeypatch.setattr(reconstruct, "make_products", made)
+    for extra in ([], ["--no-align"], ["--refine-cameras"]):
+        assert call("reconstruct", orbit, "--out", tmp_path / "x.glb", *extra) == 0
+    assert asked == [(True, False), (False, False), (True, True)]
 
 
 @pytest.mark.parametrize("name", ["x.fbx", "x", "no/folder/x.glb"])
@@ -160,7 +240,7 @@ def test_control_c_leaves_no_file(orbit, tmp_path, capsys, monkeypatch):
     def cancelled(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "unwrap", cancelled)
+    monkeypatch.setattr(pipeline, "bake_or_color", cancelled)
     assert call("reconstruct", orbit, "--out", tmp_path / "x.glb", "--quality", "preview") == 130
     assert "cancelled" in capsys.readouterr().err
     assert {p.name for p in tmp_path.iterdir()} == {"orbit"}

@@ -3,10 +3,12 @@ import pytest
 import torch
 
 from hi3d_core.cameras import Cameras, project
+from hi3d_core.surface.field import Field
 from hi3d_core.surface.hull import Grid
 from hi3d_core.surface.priors import (
     AlignedDepths,
     PriorPoints,
+    SurfacePriors,
     accumulate_prior_gradients,
     align_depths,
     render_depths,
@@ -185,3 +187,53 @@ def test_bad_maps_are_refused(change, message):
     }
     with pytest.raises(ValueError, match=message):
         align_depths(**{**good, **change})
+
+
+def _ball_field():
+    cameras, grid, sdf = _ball_views()
+    field = Field(grid, sdf, np.zeros((*grid.shape, 3), "f4"), np.zeros(grid.shape, "f4"))
+    depths = render_depths(sdf, grid, cameras)
+    return cameras, field, depths, (depths > 0).astype(np.float32)
+
+
+def test_priors_are_laid_on_the_field_as_it_is_now():
+    cameras, field, depths, masks = _ball_field()
+    inverse = np.where(depths > 0, 7 / np.where(depths > 0, depths, 1) + 3, 0).astype(np.float32)
+    priors = SurfacePriors(cameras, masks, inverse)
+    points = priors.points(field)
+    assert len(points) > 0.95 * masks.sum()
+    off = np.linalg.norm(points.points * field.grid.voxel + field.grid.origin, axis=1) - 0.4
+    assert np.abs(off).max() < 0.1 * field.grid.voxel
+    assert (points.normal_weights == 0).all()
+    # A field of another size: the same maps, but other points.
+    smaller = Field(field.grid, field.sdf + 3, field.colors, field.seen)
+    other = priors.points(smaller)
+    radii = np.linalg.norm(other.points * field.grid.voxel + field.grid.origin, axis=1)
+    assert np.median(radii) == pytest.approx(0.4 - 3 * field.grid.voxel, abs=field.grid.voxel)
+
+
+def test_normals_alone_pull_at_the_surface_and_say_nothing_of_depth():
+    cameras, field, depths, masks = _ball_field()
+    masks[2] = 0.5  # not surely the object
+    normals = np.zeros((*depths.shape, 3), np.float32)
+    normals[..., 1] = 1
+    points = SurfacePriors(cameras, masks, normals=normals).points(field)
+    assert len(points) == (masks == 1).sum()
+    assert (points.depth_weights == 0).all()
+    assert (points.normal_weights == 1).all()
+    assert (points.normals == (0, 1, 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inverse_depths": None}, "neither depths nor normals"),
+        ({"masks": np.ones((4, 8, 8), np.float32)}, "masks are"),
+        ({"inverse_depths": np.ones((3, 96, 96), np.float32)}, "inverse depths are"),
+    ],
+)
+def test_priors_of_other_views_are_refused(change, message):
+    maps = np.ones((4, 96, 96), np.float32)
+    cameras = Cameras.orbit(4, 20, width=96, height=96)
+    with pytest.raises(ValueError, match=message):
+        SurfacePriors(**{"cameras": cameras, "masks": maps, "inverse_depths": maps, **change})

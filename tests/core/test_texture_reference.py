@@ -6,9 +6,15 @@ from itertools import pairwise
 import pytest
 import torch
 
-from hi3d_core.cameras import Cameras
+from hi3d_core.cameras import Cameras, pixel_rays
 from hi3d_core.datatypes import OrbitViews
-from hi3d_core.texture import TextureConfig, bake, project_vertex_colors, register_reference
+from hi3d_core.texture import (
+    TextureConfig,
+    bake,
+    project_vertex_colors,
+    reference_picture,
+    register_reference,
+)
 from hi3d_core.texture.reference import PicturePlace, find_place, placed_camera
 from hi3d_core.unwrap import unwrap
 
@@ -179,3 +185,48 @@ def test_refuses_several_references_and_settings_out_of_range(scene):
         TextureConfig(reference_weight=2)
     with pytest.raises(ValueError, match="anchor_view is 12"):
         bake(mesh, views, TextureConfig(size=SIZE, anchor_view=12))
+
+
+def test_a_users_picture_gets_a_camera_whose_shorter_side_spans_the_view():
+    camera = orbit(12)[[0]]
+    colors = torch.rand(90, 150, 3, generator=torch.Generator().manual_seed(0))
+    alpha = torch.zeros(90, 150)
+    alpha[20:70, 50:100] = 1
+    alpha[20:70, 75:76] = 0.5
+    view = reference_picture(colors, alpha, camera)
+    assert (view.cameras.width, view.cameras.height) == (150, 90)
+    assert torch.equal(view.cameras.camera_to_world, camera.camera_to_world)
+    # Straight colours come out over white.
+    over_white = colors * alpha[..., None] + 1 - alpha[..., None]
+    assert torch.allclose(view.images[0], over_white, atol=1e-5)
+    assert torch.equal(view.alphas[0], alpha)
+    # The square in the picture's middle looks where the view looks.
+    square = pixel_rays(view.cameras)[1][0, :, 30:120]
+    frame = pixel_rays(camera.resized(90, 90))[1][0]
+    assert torch.allclose(square, frame, atol=1e-5)
+
+
+def test_a_users_picture_is_registered_like_any_other():
+    true = PicturePlace(1.1, 0.02, -0.01)
+    seen = taken(true, 300)
+    alpha = seen.alphas[0]
+    straight = (seen.images[0] - 1 + alpha[..., None]) / alpha[..., None].clamp_min(1e-6)
+    views = views_of(ball(), orbit(12))
+    picture = reference_picture(straight.clamp(0, 1), alpha, views.cameras[[0]])
+    assert torch.allclose(picture.images, seen.images, atol=1e-4)
+    found = register_reference(picture, views)
+    expected = placed_camera(seen.cameras, true).intrinsics
+    assert torch.allclose(found.cameras.intrinsics, expected, atol=0.3)
+
+
+def test_a_users_picture_without_alpha_is_cut_out():
+    seen = taken(PicturePlace(1.0, 0.0, 0.0), 200)
+    picture = reference_picture(seen.images[0], None, seen.cameras)
+    assert float((picture.alphas - seen.alphas).abs().mean()) < 0.01
+
+
+def test_a_users_picture_needs_one_camera_and_an_object():
+    with pytest.raises(ValueError, match="got 12 cameras, expected that of one view"):
+        reference_picture(torch.rand(64, 64, 3), None, orbit(12))
+    with pytest.raises(ValueError):
+        reference_picture(torch.ones(64, 64, 3), torch.zeros(64, 64), orbit(12)[[0]])
