@@ -126,7 +126,8 @@ def fit_surface(
                 tell(done + step, total)
             done += dug
         if number == 0:
-            relax_hidden(field, config.band)
+            so_far = done
+            relax_hidden(field, config.band, lambda: tell(so_far, total))  # noqa: B023
     assert field is not None  # a config has at least one level
     return field
 

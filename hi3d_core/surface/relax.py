@@ -10,6 +10,8 @@ iterations, so it runs here on its own, on a coarse grid, where thousands of ste
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit, prange
 
@@ -20,10 +22,13 @@ _STEPS_A_ROUND = 12  # between looking for the band anew; nodes move less than a
 _ROUNDS = 40
 
 
-def relax_hidden(field: Field, half_width: float) -> None:
+def relax_hidden(
+    field: Field, half_width: float, on_round: Callable[[], None] | None = None
+) -> None:
     """Relax a field's hidden surface, in place; what is seen stays as it is.
 
-    half_width: of the band that follows the surface, voxels.
+    half_width: of the band that follows the surface, voxels. on_round: called between rounds; it
+    may raise to cancel.
     """
     threshold = unseen_below(field)
     given = field.sdf.copy()
@@ -31,6 +36,8 @@ def relax_hidden(field: Field, half_width: float) -> None:
     if not first.hidden.any():
         return
     for _ in range(_ROUNDS):
+        if on_round is not None:
+            on_round()
         band = find_band(field, half_width, threshold)
         nodes = band.nodes[band.hidden]
         if len(nodes) == 0:

