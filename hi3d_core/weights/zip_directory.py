@@ -36,8 +36,8 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         _check_end(file, path)
     try:
         archive = zipfile.ZipFile(path)
-    # NotImplementedError is zipfile's word for a version of the format that it does not know.
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+    # zipfile raises a kind of RuntimeError for a version of the format that it does not know.
+    except (zipfile.BadZipFile, RuntimeError, ValueError, struct.error) as error:
         raise _damaged(path, str(error)) from error
     try:
         _check_entries(archive, path)
