@@ -27,7 +27,7 @@ from .splat.rasterize import has_cuda_kernels
 from .surface.agreement import EXACT, silhouette_agreement, suited_to
 from .surface.extract import extract_mesh
 from .surface.fit import Level, SurfaceConfig, fit_surface
-from .surface.hull import Placement, hull_points, locate
+from .surface.hull import FloatArray, Placement, hull_points, locate
 from .surface.priors import SurfacePriors
 from .texture import BakedTexture, TextureConfig, bake_or_color, register_reference
 
@@ -131,10 +131,12 @@ def reconstruct(
     placed(1, 1)
 
     exact = agreement >= EXACT
-    local, shifts = given, None
+    local, trust, shifts = given, None, None
     surface = config.surface
     if config.align and not exact:
-        local = align_in_rounds(given, placement, surface, seed=seed, on_step=stage("alignment"))
+        local, trust = align_in_rounds(
+            given, placement, surface, seed=seed, on_step=stage("alignment")
+        )
         surface = suited_to(surface, silhouette_agreement(local, placement))
     else:
         surface = suited_to(surface, agreement)
@@ -158,6 +160,7 @@ def reconstruct(
         surface,
         between=between,
         between_share=config.interpolated_share,
+        trust=None if trust is None else _resized(trust, fitted),
         priors=_priors(hints, given),
         seed=seed,
         on_step=stage("surface"),
@@ -180,6 +183,12 @@ def reconstruct(
     if gaussians is not None:
         gaussians = gaussians.from_frame(placement.center, placement.scale)
     return Reconstruction(texture.mesh, texture, gaussians, views.cameras, agreement, shifts)
+
+
+def _resized(trust: FloatArray, views: OrbitViews) -> FloatArray:
+    """Maps (V, h, w) at the views' size."""
+    maps = torch.from_numpy(trust)[:, None]
+    return interpolate(maps, views.alphas.shape[1:], mode="area")[:, 0].numpy()
 
 
 def _priors(hints: Hints, local: OrbitViews) -> SurfacePriors | None:

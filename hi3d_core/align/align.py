@@ -48,13 +48,14 @@ class Alignment:
 
     views: the warped and toned views at their full size, over white; their depths are dropped if
     anything moved. shifts: (V,) rms of the displacement applied, pixels of the views. gains:
-    (V, 3). weights: (V, H, W) in [0, 1], how well each pixel agrees with the fit.
+    (V, 3). trust: (V, H, W) in [0, 1], how well each pixel agrees with the fit; 1 where a view
+    shows the object and the fit does not.
     """
 
     views: OrbitViews
     shifts: FloatArray
     gains: FloatArray
-    weights: FloatArray
+    trust: FloatArray
 
 
 def align_views(
@@ -109,7 +110,7 @@ def align_views(
         shares[reference] *= config.reference_moves
     new_images, new_alphas = images.copy(), alphas.copy()
     shifts = np.zeros(len(views), np.float32)
-    weights = np.empty(alphas.shape, np.float32)
+    trust = np.empty(alphas.shape, np.float32)
     for view, flow in enumerate(flows):
         picture = _View(images[view], alphas[view])
         if shares[view] > 0:
@@ -123,7 +124,7 @@ def align_views(
             maps = picture.shading(target[view], fit_alphas[view], config.shading * width / 512)
             picture = picture.toned(maps ** shares[view])
         new_images[view], new_alphas[view] = picture.image, picture.alpha
-        weights[view] = _agreement(picture.image, target[view], config)
+        trust[view] = _trust(picture, target[view], fit_alphas[view], config)
         tell(len(views) + view + 1, 2 * len(views))
     aligned = OrbitViews(
         torch.from_numpy(new_images).to(views.images),
@@ -131,7 +132,7 @@ def align_views(
         views.cameras,
         None if shares.any() else views.depths,
     )
-    return Alignment(aligned, shifts, gains, weights)
+    return Alignment(aligned, shifts, gains, trust)
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,9 +248,17 @@ def _toned(image: FloatArray, alpha: FloatArray, gains: FloatArray) -> FloatArra
     return np.clip(image * gains + (1 - alpha[..., None]) * (1 - gains), 0, 1).astype(np.float32)
 
 
-def _agreement(image: FloatArray, fit: FloatArray, config: AlignConfig) -> FloatArray:
-    """How well a view agrees with the fit, pixel by pixel, (H, W)."""
-    fit = _resized(fit, *image.shape[:2])
-    sigma = 2.0 * image.shape[1] / 512
-    squares = gaussian_filter(((image - fit) ** 2).mean(axis=2), sigma, truncate=3)
-    return (1 / (1 + squares / config.unlike**2)).astype(np.float32)
+def _trust(
+    picture: _View, fit: FloatArray, fit_alpha: FloatArray, config: AlignConfig
+) -> FloatArray:
+    """How well a view agrees with the fit, pixel by pixel, (H, W).
+
+    Fits lose thin parts that views place differently, and only pixels that show such a part can
+    bring it back: they keep their full trust.
+    """
+    size = picture.alpha.shape
+    fit, fit_alpha = _resized(fit, *size), _resized(fit_alpha, *size)
+    sigma = 2.0 * size[1] / 512
+    squares = gaussian_filter(((picture.image - fit) ** 2).mean(axis=2), sigma, truncate=3)
+    lost = (picture.alpha > fit_alpha) & (fit_alpha < 0.5)
+    return np.where(lost, 1, 1 / (1 + squares / config.unlike**2)).astype(np.float32)

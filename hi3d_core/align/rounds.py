@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ..datatypes import OnStep, OrbitViews
 from ..local_views import shrunk
+from ..surface.agreement import doubt, silhouette_agreement
 from ..surface.field import Field
 from ..surface.field_views import field_views
 from ..surface.fit import Level, SurfaceConfig, fit_surface
-from ..surface.hull import Placement
+from ..surface.hull import FloatArray, Placement
 from .align import AlignConfig, Alignment, align_views
 from .flow import FlowConfig
 
@@ -50,14 +53,15 @@ def align_in_rounds(
     rounds: tuple[Round, ...] = ROUNDS,
     seed: int = 0,
     on_step: OnStep | None = None,
-) -> OrbitViews:
+) -> tuple[OrbitViews, FloatArray]:
     """Bring views to what they have in common.
 
     given: in the placement's local frame, as they came. config: of the fits, but for what a round
-    says. Returns the views aligned, at most about 512 pixels wide. Raises as `fit_surface`.
+    says. Returns the views aligned, at most about 512 pixels wide, and the trust in their pixels
+    (V, H, W), which each round's fit goes by too. Raises as `fit_surface`.
     """
     small = shrunk(given, _VIEWS)
-    views = small
+    views, trust = small, np.ones(small.alphas.shape, np.float32)
     steps = _Steps(on_step, [_fit_steps(each) + 2 * len(given) for each in rounds])
     for each in rounds:
         quick = replace(
@@ -67,11 +71,16 @@ def align_in_rounds(
             slack_pixels=each.slack_pixels,
             cavity_rounds=0,
         )
-        field = fit_surface(views, placement, quick, seed=seed, on_step=steps.next_part())
+        field = fit_surface(
+            views, placement, quick, trust=trust, seed=seed, on_step=steps.next_part()
+        )
         steps.pass_over(_fit_steps(each))
-        views = _aligned(small, field, each.window, steps.next_part()).views
+        found = _aligned(small, field, each.window, steps.next_part())
+        # Where the views agree by now, distrust would only keep the fit's own errors.
+        views, share = found.views, doubt(silhouette_agreement(found.views, placement))
+        trust = (1 - share * (1 - found.trust)).astype(np.float32)
         steps.pass_over(2 * len(given))
-    return views
+    return views, trust
 
 
 def align_to_field(given: OrbitViews, field: Field, *, on_step: OnStep | None = None) -> Alignment:

@@ -21,11 +21,13 @@ from .render import clip_to_grid, trilinear
 _NODES = 128  # of the hull's grid, on the longest side
 _PICTURE = 128  # pixels
 
-# Measured: renders of meshes agree to .9998 or better, also as compressed video; generated
-# orbits, and renders warped by 2.5 pixels, to .981 to .991.
-EXACT, _WORST = 0.998, 0.989
-_SMOOTHEST = 10.0  # times as smooth as exact views, at the worst
+# Measured: renders of meshes agree to .9998 or better, also as compressed video, and so do renders
+# warped by 2.5 pixels once they are aligned. Before that they agree to .987 to .989, and generated
+# orbits to .981 to .991; aligned, these reach .993 to .997.
+EXACT, _WORST = 0.998, 0.996
+_SMOOTHEST = 16.0  # times as smooth as exact views, at the worst
 _SLACK_PIXELS = 1.5
+_BLURRED = 0.125  # of the last sharpness, where finer levels begin at the worst
 
 
 def silhouette_agreement(views: OrbitViews, placement: Placement) -> float:
@@ -36,22 +38,30 @@ def silhouette_agreement(views: OrbitViews, placement: Placement) -> float:
     grid = placement.grid(_NODES)
     distance = hull_distance(views, grid) / np.float32(grid.voxel)
     rays = Rays.from_views(views, _PICTURE).in_grid(grid)
-    origins, directions, _, alphas = rays.pick(np.flatnonzero(rays.alphas > 0.5))
+    origins, directions, _, alphas, _ = rays.pick(np.flatnonzero(rays.alphas > 0.5))
     return float(_share_hit(origins, directions, alphas, distance))
+
+
+def doubt(agreement: float) -> float:
+    """0 for views that agree as renders of one object do, up to 1 for those that surely don't."""
+    return float(np.clip((EXACT - agreement) / (EXACT - _WORST), 0, 1))
 
 
 def suited_to(config: SurfaceConfig, agreement: float) -> SurfaceConfig:
     """The settings for views that agree this well: `config` itself for exact ones.
 
     Where views disagree the colours of each pull the surface its own way and emboss it with
-    noise, so it is smoothed more; and silhouettes carve thin parts off each other, so they are
+    noise, so it is smoothed more, and finer levels begin more blurred; cavities, which show by
+    disagreement, are not looked for; and silhouettes carve thin parts off each other, so they are
     given slack. Between the two limits the smoothness grows geometrically.
     """
-    doubt = float(np.clip((EXACT - agreement) / (EXACT - _WORST), 0, 1))
+    share = doubt(agreement)
     return replace(
         config,
-        smoothness_weight=config.smoothness_weight * _SMOOTHEST**doubt,
-        slack_pixels=config.slack_pixels + _SLACK_PIXELS * doubt,
+        smoothness_weight=config.smoothness_weight * _SMOOTHEST**share,
+        continued=config.continued * (min(_BLURRED / config.continued, 1)) ** share,
+        cavity_rounds=round(config.cavity_rounds * (1 - share)),
+        slack_pixels=config.slack_pixels + _SLACK_PIXELS * share,
     )
 
 

@@ -150,7 +150,10 @@ def better_of(old: Field, new: Field, sightings: Sightings) -> tuple[Field, int]
 
 
 def _errors(field: Field, sightings: Sightings) -> FloatArray:
-    """(R,) mean absolute difference of the channels, and of the coverage by its weight."""
+    """(R,) mean absolute difference of the channels, and of the coverage by its weight.
+
+    All of it times the rays' trust.
+    """
     rays = len(sightings.origins)
     rendered = np.empty((rays, 4), np.float32)
     no_nodes = np.full(field.sdf.shape, -1, np.int32)
@@ -160,6 +163,7 @@ def _errors(field: Field, sightings: Sightings) -> FloatArray:
         sightings.directions,
         sightings.colors,
         sightings.alphas,
+        sightings.trust,
         field.sdf,
         field.colors,
         no_nodes,
@@ -170,7 +174,8 @@ def _errors(field: Field, sightings: Sightings) -> FloatArray:
         rendered,
     )
     colors = np.abs(rendered[:, :3] - sightings.colors).mean(axis=1)
-    return colors + _MASK_WEIGHT * np.abs(rendered[:, 3] - sightings.alphas)
+    errors = colors + _MASK_WEIGHT * np.abs(rendered[:, 3] - sightings.alphas)
+    return errors * sightings.trust
 
 
 @njit(cache=True)

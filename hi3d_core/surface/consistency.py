@@ -38,7 +38,8 @@ class Sightings:
     """All rays of the views with what they show, a view after the other.
 
     starts: (V + 1,) where each view's rays begin. origins, directions, colors: (R, 3).
-    alphas: (R,). contrasts: (R,) how much the colour changes to the neighbouring pixels.
+    alphas: (R,). trust: (R,) how much each counts. contrasts: (R,) how much the colour changes to
+    the neighbouring pixels.
     """
 
     starts: NDArray[np.int64]
@@ -46,15 +47,16 @@ class Sightings:
     directions: FloatArray
     colors: FloatArray
     alphas: FloatArray
+    trust: FloatArray
     contrasts: FloatArray
 
     @staticmethod
     def of(rays: Rays) -> Sightings:
         """Those of rays in node coordinates (`Rays.in_grid`), whole views in their order."""
         everything = np.arange(len(rays.view))
-        origins, directions, colors, alphas = rays.pick(everything)
+        origins, directions, colors, alphas, trust = rays.pick(everything)
         starts = np.searchsorted(rays.view, np.arange(len(rays.origins) + 1)).astype(np.int64)
-        return Sightings(starts, origins, directions, colors, alphas, _contrasts(rays))
+        return Sightings(starts, origins, directions, colors, alphas, trust, _contrasts(rays))
 
 
 def _contrasts(rays: Rays) -> FloatArray:

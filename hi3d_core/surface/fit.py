@@ -78,6 +78,7 @@ def fit_surface(
     *,
     between: OrbitViews | None = None,
     between_share: float = 1.0,
+    trust: FloatArray | None = None,
     priors: SurfacePriors | None = None,
     seed: int = 0,
     on_step: OnStep | None = None,
@@ -86,11 +87,17 @@ def fit_surface(
 
     views: in the placement's local frame (`Cameras.in_frame`). between: further views, rendered
     and not seen; `between_share` of their rays join the batches, which grow by as much, and they
-    don't carve the hull. priors: estimated depths and normals of the views, which pull gently.
+    don't carve the hull. trust: (V, H, W) in [0, 1], how much each pixel of the views counts, as
+    `align.rounds` finds it. priors: estimated depths and normals of the views, which pull gently.
     Deterministic for a seed and a thread count.
 
-    Raises FloatingPointError when the loss is no longer finite.
+    Raises FloatingPointError when the loss is no longer finite, and ValueError for trust of
+    another shape than the views'.
     """
+    if trust is not None and trust.shape != tuple(views.alphas.shape):
+        raise ValueError(
+            f"trust is {trust.shape}, expected {tuple(views.alphas.shape)}, as the views"
+        )
     config = config or SurfaceConfig()
     dug = config.cavity_rounds * STEPS_A_ROUND
     total = dug + sum(level.iterations for level in config.levels)
@@ -105,7 +112,7 @@ def fit_surface(
             field = Field.from_distance(grid, hull)
         else:
             field = field.resampled(grid)
-        given = Rays.from_views(views, level.picture).in_grid(grid)
+        given = Rays.from_views(views, level.picture, trust).in_grid(grid)
         rays, batch = given, config.rays
         if between is not None:
             more = Rays.from_views(between, level.picture).thinned(between_share, rng)

@@ -13,8 +13,8 @@ from skimage.transform import downscale_local_mean
 from ..datatypes import OrbitViews
 from .hull import FloatArray, Grid
 
-RayBatch = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
-"""Origins (R, 3), unit directions (R, 3), colours over white (R, 3) and alphas (R,)."""
+RayBatch = tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
+"""Origins (R, 3), unit directions (R, 3), colours over white (R, 3), alphas (R,), trust (R,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,18 +29,25 @@ class Rays:
     row: FloatArray
     colors: FloatArray  # (R, 3)
     alphas: FloatArray  # (R,)
+    trust: FloatArray  # (R,) how much each counts, in [0, 1]
 
     @staticmethod
-    def from_views(views: OrbitViews, picture: int) -> Rays:
-        """Rays of the views scaled down to about `picture` pixels wide."""
+    def from_views(views: OrbitViews, picture: int, trust: FloatArray | None = None) -> Rays:
+        """Rays of the views scaled down to about `picture` pixels wide.
+
+        trust: (V, H, W) in [0, 1], how much each pixel counts; all alike without it.
+        """
         factor = max(1, round(views.cameras.width / picture))
         images = views.images.cpu().numpy()
         alphas = views.alphas.cpu().numpy()
+        if trust is None:
+            trust = np.ones_like(alphas)
         if factor > 1:
             height = alphas.shape[1] // factor * factor
             width = alphas.shape[2] // factor * factor
             images = downscale_local_mean(images[:, :height, :width], (1, factor, factor, 1))
             alphas = downscale_local_mean(alphas[:, :height, :width], (1, factor, factor))
+            trust = downscale_local_mean(trust[:, :height, :width], (1, factor, factor))
         poses = views.cameras.camera_to_world.cpu().numpy().astype(np.float32)
         k = views.cameras.intrinsics.cpu().numpy().astype(np.float32) / factor
         # Empty pixels teach something only beside the silhouette, where the surface may grow.
@@ -56,6 +63,7 @@ class Rays:
             row.astype(np.float32) + 0.5,
             images[near].astype(np.float32),
             alphas[near].astype(np.float32),
+            trust[near].astype(np.float32),
         )
 
     def in_grid(self, grid: Grid) -> Rays:
@@ -73,6 +81,7 @@ class Rays:
             row=self.row[kept],
             colors=self.colors[kept],
             alphas=self.alphas[kept],
+            trust=self.trust[kept],
         )
 
     def joined(self, other: Rays) -> Rays:
@@ -87,6 +96,7 @@ class Rays:
             np.concatenate([self.row, other.row]),
             np.concatenate([self.colors, other.colors]),
             np.concatenate([self.alphas, other.alphas]),
+            np.concatenate([self.trust, other.trust]),
         )
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[RayBatch]:
@@ -99,7 +109,7 @@ class Rays:
                 yield self.pick(np.sort(order[start : start + size]))
 
     def pick(self, batch: NDArray[np.int64]) -> RayBatch:
-        """Origins, unit directions, colours and alphas of some rays."""
+        """Origins, unit directions, colours, alphas and trust of some rays."""
         view = self.view[batch]
         focal = self.focals[view]
         local = np.stack(
@@ -117,4 +127,5 @@ class Rays:
             directions.astype(np.float32),
             self.colors[batch],
             self.alphas[batch],
+            self.trust[batch],
         )

@@ -63,6 +63,7 @@ def accumulate_gradients(
     directions: FloatArray,  # (R, 3) unit length
     target_colors: FloatArray,  # (R, 3), over white
     target_alphas: FloatArray,  # (R,)
+    trust: FloatArray,  # (R,) weight of each ray's loss
     sdf: FloatArray,  # (X, Y, Z)
     colors: FloatArray,  # (X, Y, Z, 3)
     slot: IndexArray,  # (X, Y, Z)
@@ -75,7 +76,7 @@ def accumulate_gradients(
     """Add the gradient of the image and mask loss, summed over rays; return that loss.
 
     A ray's loss is the mean Huber difference of the three channels plus `mask_weight` times the
-    binary cross entropy of its opacity.
+    binary cross entropy of its opacity, all of it times the ray's trust.
     """
     rays = len(origins)
     chunks = len(gradients)
@@ -157,20 +158,22 @@ def accumulate_gradients(
             goal = target_alphas[r]
             # Beyond the clamp the loss goes on as a straight line, so that it never stops pulling.
             clamped = min(max(cover, np.float32(0.005)), np.float32(0.995))
-            slope = mask_weight * (clamped - goal) / (clamped * (1 - clamped))
-            loss = -mask_weight * (goal * np.log(clamped) + (1 - goal) * np.log(1 - clamped))
+            ray_mask_weight = mask_weight * trust[r]
+            slope = ray_mask_weight * (clamped - goal) / (clamped * (1 - clamped))
+            loss = -ray_mask_weight * (goal * np.log(clamped) + (1 - goal) * np.log(1 - clamped))
             loss += slope * (cover - clamped)
             grad_cover = slope
             grad_color = np.empty(3, sdf.dtype)
+            per_channel = trust[r] / np.float32(3)
             for c in range(3):
                 got = red if c == 0 else (green if c == 1 else blue)
                 off = got - target_colors[r, c]
                 if abs(off) <= huber:
-                    loss += off * off / (2 * huber) / 3
-                    grad_color[c] = off / huber / 3
+                    loss += per_channel * off * off / (2 * huber)
+                    grad_color[c] = per_channel * off / huber
                 else:
-                    loss += (abs(off) - huber / 2) / 3
-                    grad_color[c] = (1 if off > 0 else -1) / 3
+                    loss += per_channel * (abs(off) - huber / 2)
+                    grad_color[c] = per_channel if off > 0 else -per_channel
                 grad_cover -= grad_color[c]  # the white background shows less
             total += loss
 

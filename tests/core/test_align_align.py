@@ -126,14 +126,29 @@ def test_a_smaller_fit_does_nearly_as_well():
     assert np.abs(result.shifts[1:] - 1.5).max() < 0.35
 
 
-def test_weights_are_low_where_a_view_shows_something_else():
+def test_trust_is_low_where_a_view_shows_something_else():
     exact = _exact()
     images = exact.images.clone()
     images[2, 50:80, 50:80] = torch.tensor([0.9, 0.1, 0.1])
     result = align_views(replace(exact, images=images), exact)
-    assert result.weights[2, 55:75, 55:75].max() < 0.4
-    assert result.weights[1].min() > 0.99
-    assert result.weights.shape == exact.alphas.shape
+    assert result.trust[2, 55:75, 55:75].max() < 0.4
+    assert result.trust[1].min() > 0.99
+    assert result.trust.shape == exact.alphas.shape
+
+
+def test_pixels_that_show_a_part_which_the_fit_has_lost_are_trusted():
+    exact = _exact()
+    lost = exact.alphas.clone()
+    lost[:, :, : _SIZE // 2] = 0
+    without = replace(
+        exact, images=torch.where(lost[..., None] > 0, exact.images, 1.0), alphas=lost
+    )
+    deep = exact.alphas[1] > 0.99
+    deep[:, _SIZE // 2 - 8 :] = False
+    assert deep.sum() > 500
+    # The view shows it, the fit doesn't; and the other way about.
+    assert align_views(exact, without).trust[1][deep].min() == 1
+    assert align_views(without, exact).trust[1][deep].max() < 0.2
 
 
 def test_it_can_be_cancelled_and_refuses_what_does_not_belong_together():

@@ -34,7 +34,7 @@ def test_rounds_bring_views_nearer_to_the_exact_ones(scene):
     exact, given, placement = scene
     before = given.images.clone()
     steps: list[tuple[int, int]] = []
-    aligned = align_in_rounds(
+    aligned, trust = align_in_rounds(
         given,
         placement,
         SMALL,
@@ -49,6 +49,9 @@ def test_rounds_bring_views_nearer_to_the_exact_ones(scene):
     assert torch.allclose(aligned.images[0], given.images[0], atol=1e-5)
     assert torch.equal(given.images, before)
     assert aligned.cameras.width == given.cameras.width
+    assert trust.shape == tuple(aligned.alphas.shape)
+    assert trust.min() >= 0
+    assert trust.max() == 1
     # Told: one count over all rounds, to its end.
     done = [step for step, _ in steps]
     assert done == sorted(done)
@@ -73,9 +76,9 @@ def test_the_same_seed_gives_the_same_views(scene):
     given = given[[0, 3, 6]]
     few = (replace(ROUNDS[0], levels=(Level(24, 64, 8),)),)
     thin = replace(SMALL, rays=1024)  # fewer than there are, so that chance has a say
-    first = align_in_rounds(given, placement, thin, rounds=few, seed=2)
-    again = align_in_rounds(given, placement, thin, rounds=few, seed=2)
-    other = align_in_rounds(given, placement, thin, rounds=few, seed=3)
+    first, _ = align_in_rounds(given, placement, thin, rounds=few, seed=2)
+    again, _ = align_in_rounds(given, placement, thin, rounds=few, seed=2)
+    other, _ = align_in_rounds(given, placement, thin, rounds=few, seed=3)
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.alphas, again.alphas)
     assert not torch.equal(first.images, other.images)

@@ -65,6 +65,25 @@ def test_a_sphere_comes_back_with_its_shape_and_colours(orbit):
     assert (found - expected).abs().mean() < 0.04
 
 
+def test_a_mask_that_cuts_a_piece_off_is_overruled_where_it_is_not_trusted(orbit):
+    views, placement = orbit
+    alphas, images = views.alphas.clone(), views.images.clone()
+    alphas[0, 56:72, 40:88], images[0, 56:72, 40:88] = 0, 1
+    cut = replace(views, alphas=alphas, images=images)
+    # A hull of that mask would be cut through before the fit begins.
+    config = replace(SMALL, slack_pixels=4, cavity_rounds=0)
+    trust = np.ones(tuple(alphas.shape), "f4")
+    trust[0, 52:76, 36:92] = 0
+    believed = fit_surface(cut, placement, config)
+    doubted = fit_surface(cut, placement, config, trust=trust)
+    whole = fit_surface(views, placement, config)
+    inside = whole.sdf < -1
+    assert (believed.sdf[inside] > 0).mean() > 0.02
+    assert (doubted.sdf[inside] > 0).mean() < 0.002
+    with pytest.raises(ValueError, match="trust is"):
+        fit_surface(cut, placement, config, trust=trust[:, ::2, ::2])
+
+
 def test_the_unseen_underside_is_flatter_than_the_hulls_cone(monkeypatch):
     # From above, the hull of a ball hangs down in a cone that no view sees.
     views = sphere_views(Cameras.orbit(12, 35, width=128, height=128))

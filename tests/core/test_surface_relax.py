@@ -117,6 +117,7 @@ def test_rays_that_graze_a_plane_do_not_see_it(cosine, share):
         direction,
         np.full((1, 3), 0.5, "f4"),
         np.ones(1, "f4"),
+        np.ones(1, "f4"),
         sdf,
         np.full((*sdf.shape, 3), 0.5, "f4"),
         np.arange(nodes**3, dtype=np.int32).reshape(sdf.shape),

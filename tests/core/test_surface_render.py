@@ -27,6 +27,7 @@ def _scene(seed: int = 0):
         directions,
         rng.uniform(size=(count, 3)),
         rng.uniform(size=count),
+        rng.uniform(0.1, 1, size=count),
     )
     slot = np.arange(NODES**3, dtype=np.int32).reshape(grid.shape)
     return sdf, colors, slot, rays
@@ -78,6 +79,22 @@ def test_distance_gradient(sharpness):
     # A sample entering or leaving a cut-off changes a few; the rest agree closely.
     assert np.median(error / np.abs(numeric)) < 1e-5
     assert (error < 1e-3 * np.abs(numeric)).mean() > 0.9
+
+
+def test_trust_scales_a_rays_loss_and_gradients_and_not_what_it_shows():
+    sdf, colors, slot, rays = _scene()
+    *given, trust = rays
+    loss, gradients, rendered = _run(sdf, colors, slot, (*given, trust), 6.0)
+    half, halved, same = _run(sdf, colors, slot, (*given, trust / 2), 6.0)
+    assert half == pytest.approx(loss / 2)
+    assert np.allclose(halved[:, :SEEN], gradients[:, :SEEN] / 2, atol=1e-12)
+    assert np.array_equal(same, rendered)
+    assert np.array_equal(halved[:, SEEN], gradients[:, SEEN])
+    # A ray without trust may as well not be there.
+    kept = trust > 0.5
+    _, masked, _ = _run(sdf, colors, slot, (*given, trust * kept), 6.0)
+    _, left, _ = _run(sdf, colors, slot, tuple(part[kept] for part in rays), 6.0)
+    assert np.allclose(masked[:, :SEEN], left[:, :SEEN], atol=1e-12)
 
 
 def test_a_sharp_ball_renders_opaque_in_its_own_colour_and_misses_are_white():
