@@ -2,12 +2,14 @@
 
 The visual hull closes a bowl with a lid and a seat with a wedge, and an image fit that starts
 there stays there: near the lid, no small step makes the pictures fit better. So
-    1. dig: surface whose colour the views disagree on sinks, half a voxel a step, until they
-       agree or nothing is left that several views see (space carving: Kutulakos and Seitz 2000,
-       on a level set instead of voxels),
-    2. fit: the dug surface is fitted to the pictures for a few iterations, as the one before was,
+    1. propose: a fog is fitted inside the surface, which thins out where nothing is (`fog.py`);
+       in later rounds surface whose colour the views disagree on sinks, half a voxel a step, until
+       they agree or nothing is left that several views see (space carving: Kutulakos and Seitz
+       2000, on a level set instead of voxels),
+    2. fit: the proposed surface is fitted to the pictures for a few iterations, as the one before
+       was,
     3. check: along every ray that ends elsewhere than before, the two fits' errors are compared,
-       and places where digging made the pictures fit worse are filled again.
+       and places where the proposal made the pictures fit worse are filled again.
 So convex things, and views that disagree everywhere, keep the surface that they had.
 
 Lengths in voxels, positions in node coordinates. Letters: R rays, B surface nodes.
@@ -24,6 +26,7 @@ from scipy.ndimage import gaussian_filter, label
 
 from .consistency import Sightings, Verdict, judge, projected_colors, trace
 from .field import Field, close_border, redistance
+from .fog import FOG_STEPS, clear_fog
 from .hull import FloatArray
 from .render import COLUMNS, accumulate_gradients, clip_to_grid
 
@@ -31,7 +34,7 @@ Refit = Callable[[Field, int], Iterator[int]]
 """Fits a field in place for so many iterations; yields after each."""
 
 DIG_STEPS, CANDIDATE_ITERATIONS, SETTLE_ITERATIONS = 30, 40, 30
-STEPS_A_ROUND = DIG_STEPS + CANDIDATE_ITERATIONS + SETTLE_ITERATIONS
+_FITTING = CANDIDATE_ITERATIONS + SETTLE_ITERATIONS
 
 _FASTEST = 0.5  # voxels that surface sinks in a step
 # A spread counts as disagreement from this many times that of the quarter of the surface that the
@@ -46,22 +49,31 @@ _MASK_WEIGHT = 0.3  # of a difference in coverage, in the comparison of two fits
 _WORTH_A_LOOK = 20  # nodes that must change for a round to have been of use
 
 
-def open_cavities(
-    field: Field, sightings: Sightings, refit: Refit, rounds: int
-) -> Iterator[tuple[Field, int]]:
-    """Dig, fit and check `rounds` times; yields (the field so far, steps done).
+def steps_of(rounds: int) -> int:
+    """The most steps that `open_cavities` takes."""
+    return FOG_STEPS + _FITTING + rounds * (DIG_STEPS + _FITTING) if rounds else 0
 
-    field: fitted to the sightings' views already. Ends early when a round changes nothing.
+
+def open_cavities(
+    field: Field, sightings: Sightings, refit: Refit, rounds: int, seed: int = 0
+) -> Iterator[tuple[Field, int]]:
+    """Clear by fog, then dig `rounds` times, fit and check; yields (the field so far, steps done).
+
+    field: fitted to the sightings' views already. Ends early when digging changes nothing.
     """
     done = 0
-    for _ in range(rounds):
+    for number in range(rounds + 1):
         sdf = field.sdf
-        for sunk in dig(field.sdf, sightings):
-            sdf = sunk
+        by_fog = number == 0
+        proposals = clear_fog(sdf, sightings, seed) if by_fog else dig(sdf, sightings)
+        for proposed in proposals:
+            sdf = proposed
             done += 1
             yield field, done
         sdf = _without_broken_pieces(field.sdf, sdf)
         if not (sdf < 0).any():
+            if by_fog:
+                continue
             return
         unseen = np.zeros_like(field.seen)
         candidate = Field(field.grid, sdf, projected_colors(sdf, sightings), unseen)
@@ -69,7 +81,7 @@ def open_cavities(
             done += 1
             yield field, done
         field, changed = better_of(field, candidate, sightings)
-        if changed < _WORTH_A_LOOK:
+        if changed < _WORTH_A_LOOK and not by_fog:
             yield field, done
             return
         for _ in refit(field, SETTLE_ITERATIONS):

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 
 from ..datatypes import OnStep, OrbitViews
-from .cavities import STEPS_A_ROUND, open_cavities
+from .cavities import open_cavities, steps_of
 from .consistency import Sightings
 from .field import Band, Field, FloatArray, find_band, redistance, unseen_below
 from .hull import Placement, hull_distance
@@ -99,7 +99,7 @@ def fit_surface(
             f"trust is {trust.shape}, expected {tuple(views.alphas.shape)}, as the views"
         )
     config = config or SurfaceConfig()
-    dug = config.cavity_rounds * STEPS_A_ROUND
+    dug = steps_of(config.cavity_rounds)
     total = dug + sum(level.iterations for level in config.levels)
     tell = on_step or (lambda done, total: None)
     done = 0
@@ -128,7 +128,8 @@ def fit_surface(
         done += level.iterations
         if number == 0 and config.cavity_rounds:
             sightings = Sightings.of(given)
-            for opened, step in open_cavities(field, sightings, fit.go_on, config.cavity_rounds):
+            openings = open_cavities(field, sightings, fit.go_on, config.cavity_rounds, seed)
+            for opened, step in openings:
                 field = opened
                 tell(done + step, total)
             done += dug

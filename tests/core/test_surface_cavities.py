@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from hi3d_core.surface import cavities
-from hi3d_core.surface.cavities import DIG_STEPS, STEPS_A_ROUND, better_of, dig, open_cavities
+from hi3d_core.surface.cavities import DIG_STEPS, better_of, dig, open_cavities, steps_of
 from hi3d_core.surface.consistency import Sightings, projected_colors
 from hi3d_core.surface.field import Field, redistance
 from hi3d_core.surface.fit import Level, fit_surface
+from hi3d_core.surface.fog import FOG_STEPS
 from hi3d_core.surface.hull import FloatArray
 from hi3d_core.surface.rays import Rays
 
@@ -70,7 +71,7 @@ def test_a_convex_thing_keeps_its_surface(paint):
     drawn = from_above(ball()) if paint is None else views_of(ball(), orbit_at(0, 96), paint)
     views, placement = placed(drawn)
     # Without digging, for as many iterations.
-    as_long = replace(SMALL.levels[0], iterations=30 + STEPS_A_ROUND - DIG_STEPS)
+    as_long = replace(SMALL.levels[0], iterations=30 + steps_of(1) - DIG_STEPS - FOG_STEPS)
     kept = fit_surface(views, placement, replace(SMALL, levels=(as_long,)))
     dug = fit_surface(views, placement, replace(SMALL, cavity_rounds=1))
     # Where the views look, which excludes the cone below those from above.
@@ -152,7 +153,7 @@ def test_crumbs_fall_away_but_what_was_apart_before_stays(scene, monkeypatch):
     before = solid((np.zeros(3), 10.0), small)
     # The large one is eaten down to a core and a crumb.
     after = solid((np.array([-2.0, 0, 0]), 7.7), (np.array([8.0, 0, 0]), 1.2), small)
-    monkeypatch.setattr(cavities, "dig", lambda sdf, sightings: iter([after]))
+    monkeypatch.setattr(cavities, "clear_fog", lambda sdf, sightings, seed: iter([after]))
     fitted = []
 
     def refit(field: Field, iterations: int):
@@ -175,7 +176,7 @@ def test_steps_count_up_and_a_round_without_use_ends(scene):
     steps = list(open_cavities(replace(true, sdf=true.sdf.copy()), blank, _no_refit, 3))
     done = [step for _, step in steps]
     assert done == sorted(done)
-    assert done[-1] < STEPS_A_ROUND
+    assert done[-1] <= steps_of(1) - DIG_STEPS
     assert np.array_equal(steps[-1][0].sdf < 0, true.sdf < 0)
 
 
@@ -203,7 +204,7 @@ def test_digging_may_be_cancelled_and_counts_to_the_end(scene):
 
     with pytest.raises(KeyboardInterrupt):
         fit_surface(views, placement, quick, on_step=cancel)
-    assert calls == [(i, 3 + STEPS_A_ROUND) for i in range(1, 11)]
+    assert calls == [(i, 3 + steps_of(1)) for i in range(1, 11)]
 
 
 def test_the_same_seed_gives_the_same_cavity(scene):
