@@ -2,7 +2,7 @@
 
     python benchmarks/report_results.py [--pictures ../shared/eval ../shared/eval_inconsistent]
 
-Tables come from benchmarks/results/reconstruction_*.json, interpolation_*.json and
+Tables come from benchmarks/results/reconstruction_*.json, interpolation_*.json, orbits.json and
 reconstruction_cost.json; what the figures mean is written by hand in docs/results/notes.md and is
 included as it is. With --pictures the evaluation folders are named whose meshes, as
 bench_reconstruction.py left them in outputs/reconstruction, are drawn side by side into
@@ -20,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.bench_orbits import orbit_table  # noqa: E402
 from benchmarks.reconstruction.cases import find_objects  # noqa: E402
 from benchmarks.reconstruction.growth import (  # noqa: E402
     ablation_table,
@@ -57,6 +58,7 @@ all threads' processor seconds of the same span; *peak* the process's resident s
     python benchmarks/bench_reconstruction.py FOLDER --baselines      # and --quality, --interpolate
     python benchmarks/bench_interpolation.py FOLDER
     python benchmarks/bench_cost.py FOLDER/OBJECT
+    python benchmarks/bench_orbits.py ORBIT.mp4
     python benchmarks/report_results.py --pictures FOLDER
 
 FOLDER holds an object in each folder: `transforms.json`, `transforms_test.json` (NeRF's
@@ -67,6 +69,14 @@ standard splat's depths from 48 cameras (224 nodes); screened Poisson (Open3D) t
 points of the hull; ComfyUI's *Extract Mesh from Splat* with its default settings on the same splat.
 The first three get our cleaning, simplification and texture, so that only the surface differs; the
 seconds of those that start from the splat include its fit.
+"""
+
+_ORBITS = """\
+## Generated orbits
+
+Frames that Hi3D's first stage painted, which no single shape can show: PSNR is over the object's
+pixels, against the frames as they came and against the frames aligned to the render. In the
+pictures: frames, renders of the textured mesh from the same cameras, and its bare shape.
 """
 
 _PUBLISHED = """\
@@ -129,6 +139,12 @@ def page(results: Path, pictures: Path) -> str:
         data, name = read_journal(path), path.stem.removeprefix("interpolation_")
         parts.append(f"## In-between views: {name}\n\n{_provenance(data, path)}\n")
         parts.append(interpolation_table(data["runs"]))
+    orbits = results / "orbits.json"
+    if orbits.is_file():
+        data = read_journal(orbits)
+        parts.append(f"{_ORBITS}\n{_provenance(data, orbits)}\n")
+        parts.append(orbit_table(data["runs"]))
+        parts += _gallery("orbit", pictures)
     cost = results / "reconstruction_cost.json"
     if cost.is_file():
         data = read_journal(cost)
@@ -202,10 +218,13 @@ def _provenance(data: dict[str, Any], path: Path) -> str:
     )
 
 
+_CAPTION = "held-out view and meshes, colours above, shape below"
+_CAPTIONS = {"orbit": "frames, renders and shape"}
+
+
 def _gallery(name: str, pictures: Path) -> list[str]:
     return [
-        f"![{file.stem}: held-out view and meshes, colours above, shape below]"
-        f"({pictures.name}/{file.name})\n"
+        f"![{file.stem}: {_CAPTIONS.get(name, _CAPTION)}]({pictures.name}/{file.name})\n"
         for file in sorted(pictures.glob(f"{name}-*.jpg"))
     ]
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import bench_cost, bench_reconstruction, report_results
+from benchmarks import bench_cost, bench_orbits, bench_reconstruction, report_results
 from benchmarks.reconstruction import host
 from benchmarks.reconstruction.baselines import hull_surface, points_with_normals
 from benchmarks.reconstruction.clock import Clock
@@ -337,10 +337,17 @@ def test_report_holds_all_that_was_measured(tmp_path):
             journal.add(run)
         journal.add(run_of("a", 0.0077, method="hull"))
         journal.add({**run_of("b", 0.0079, method="hull"), "code": "def"})
+    orbit = {
+        "task": {"orbit": "creature", "quality": "standard"},
+        **{"agreement": 0.9812, "shift": 2.04, "covered": 0.985, "psnr_raw": 21.06},
+        **{"psnr_aligned": 23.64, "seconds": {"surface": 40.2, "texture": 19.9}},
+        **{"code": "abc", "commit": "1234567", "date": "2026-01-02"},
+    }
+    Journal(results / "orbits.json", dict(ABOUT)).add(orbit)
     docs.mkdir()
     (docs / "notes.md").write_text("We lose at lattices.\n")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 60, 3), np.uint8))
-    for name in ("eval-a.jpg", "eval_bad-a.jpg"):
+    for name in ("eval-a.jpg", "eval_bad-a.jpg", "orbit-creature.jpg"):
         write_jpeg(picture, docs / name)
     text = report_results.page(results, docs)
     before, after = text.split("## eval_bad: means by method")
@@ -348,6 +355,20 @@ def test_report_holds_all_that_was_measured(tmp_path):
     assert "(docs/eval-a.jpg)" in before and "eval_bad-a.jpg" not in before
     assert "(docs/eval_bad-a.jpg)" in after
     assert before.count("different states of the code") == 1
+    _, orbits = after.split("## Generated orbits")
+    assert "| creature | standard | 0.981 | 2.0 | 0.985 | 21.1 | 23.6 | 60 |" in orbits
+    assert "(docs/orbit-creature.jpg)" in orbits
+
+
+def test_likeness_to_an_orbits_frames_is_the_mean_over_them_on_the_objects_pixels():
+    views = sphere_views(Cameras.orbit(2, 0, width=16, height=16))
+    views.alphas[:] = 0
+    views.alphas[:, 4:8, 4:8] = 1
+    rendered = replace(views, images=views.images.clone())
+    rendered.images[0, 4:8, 4:8] -= 0.1  # 20 dB
+    rendered.images[1, 4:8, 4:8] += 0.01  # 40 dB
+    rendered.images[:, 10:] += 0.5  # beside the object
+    assert bench_orbits._object_psnr(rendered, views) == pytest.approx(30, abs=0.01)
 
 
 def test_pictures_stay_under_their_limit(tmp_path):

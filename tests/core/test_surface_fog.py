@@ -70,7 +70,7 @@ def test_a_solid_stays_solid():
 
 
 def test_the_same_seed_gives_the_same_fog(scene, cleared):
-    placement, grid, sightings = scene
+    _, _, sightings = scene
     start, steps = cleared
     *_, again = clear_fog(start, sightings, seed=0)
     *_, other = clear_fog(start, sightings, seed=1)
