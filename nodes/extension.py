@@ -6,10 +6,18 @@ from comfy_api.latest import ComfyExtension, io
 
 
 class Hi3DExtension(ComfyExtension):
-    """The pack. Nodes are added here, in the order of the pipeline; their ids are permanent."""
+    """The pack. Nodes are listed in the order of the pipeline; their ids are permanent."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return []
+        # The nodes bring in the whole library: only once the host wants them.
+        from .glb_exporter import GlbExporter
+        from .mesh_renderer import MeshRenderer
+        from .neus_mesher import NeusMesher
+        from .orbit_cameras import OrbitCameras
+        from .prepare_image import PrepareImage
+        from .texture_baker import TextureBaker
+
+        return [PrepareImage, OrbitCameras, NeusMesher, TextureBaker, MeshRenderer, GlbExporter]
 
 
 async def comfy_entrypoint() -> Hi3DExtension:

@@ -1,12 +1,14 @@
 """Load the pack as ComfyUI does: by path, under a name that is no package of ours."""
 
+import asyncio
 import importlib.util
 import os
 import sys
-import types
 from pathlib import Path
 
 import pytest
+
+from . import stand_in
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,18 +28,25 @@ def _forget(prefix: str) -> None:
         del sys.modules[name]
 
 
-@pytest.fixture
-def pack_on_a_stand_in():
-    """The pack on the two names it takes from the host, for what needs no host to be tested."""
-    io = types.SimpleNamespace(Custom=lambda name: name, ComfyNode=object)
-    latest = types.ModuleType("comfy_api.latest")
-    latest.io, latest.ComfyExtension = io, object
-    package = types.ModuleType("comfy_api")
-    package.latest = latest
-    sys.modules.update({"comfy_api": package, "comfy_api.latest": latest})
+@pytest.fixture(params=[False, True], ids=["host", "old host"])
+def pack_on_a_stand_in(request, tmp_path):
+    """The pack on stand-ins for a host of today and one of old, for what needs no host."""
+    output, given = tmp_path / "output", tmp_path / "input"
+    output.mkdir()
+    given.mkdir()
+    made = stand_in.modules(str(output), str(given), old=request.param)
+    sys.modules.update(made)
     yield _load_pack("custom_nodes_stand_in")
     _forget("custom_nodes_stand_in")
-    _forget("comfy_api")
+    for name in made:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def node(pack_on_a_stand_in):
+    """Node classes by their ids."""
+    extension = asyncio.run(pack_on_a_stand_in.comfy_entrypoint())
+    return {each.define_schema().node_id: each for each in asyncio.run(extension.get_node_list())}
 
 
 @pytest.fixture

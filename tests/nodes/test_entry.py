@@ -5,10 +5,13 @@ import sys
 import pytest
 import torch
 
+from .test_schemas import IDS
+
 
 def test_the_host_gets_an_extension(pack_on_the_host):
     extension = asyncio.run(pack_on_the_host.comfy_entrypoint())
-    assert asyncio.run(extension.get_node_list()) == []
+    nodes = asyncio.run(extension.get_node_list())
+    assert [each.GET_SCHEMA().node_id for each in nodes] == IDS
 
 
 def test_loading_leaves_the_search_path_alone(pack_on_a_stand_in):
@@ -56,26 +59,74 @@ def test_the_hosts_tensors_are_left_alone_even_from_inference_mode(comfy_types):
 
 
 def test_a_mask_from_elsewhere_is_refused(comfy_types):
-    with pytest.raises(ValueError, match="belongs to these pictures"):
+    with pytest.raises(ValueError, match="2 in IMAGE, 2 in CAMERAS, 3 in MASK"):
         comfy_types.to_orbit_views(
             torch.rand(2, 8, 8, 3), torch.rand(3, 8, 8), comfy_types.Cameras.orbit(2)
         )
 
 
-def test_mesh_and_splat_get_the_hosts_batch_dimension(comfy_types):
-    mesh = comfy_types.Mesh(torch.rand(3, 3), torch.tensor([[0, 1, 2]]), uvs=torch.rand(3, 2))
-    tensors = comfy_types.mesh_tensors(mesh)
-    assert set(tensors) == {"vertices", "faces", "uvs"}
-    assert tensors["faces"].shape == (1, 1, 3)
-    quaternions = torch.tensor([[1.0, 0, 0, 0]]).expand(5, 4)
-    splat = comfy_types.Gaussians(
-        torch.rand(5, 3), torch.ones(5, 3), quaternions, torch.rand(5), torch.rand(5, 1, 3)
+def test_a_mesh_survives_the_way_through_the_host(comfy_types):
+    mesh = comfy_types.Mesh(
+        torch.rand(4, 3),
+        torch.tensor([[0, 1, 2], [1, 2, 3]]),
+        uvs=torch.rand(4, 2),
+        texture=torch.rand(8, 8, 3),
     )
-    shapes = {name: tuple(value.shape) for name, value in comfy_types.splat_tensors(splat).items()}
+    made = comfy_types.from_mesh(mesh)
+    assert made.vertices.shape == (1, 4, 3) and made.faces.shape == (1, 2, 3)
+    assert getattr(made, "vertex_colors", None) is None
+    again = comfy_types.to_mesh(made)
+    for name in ("vertices", "faces", "uvs", "texture"):
+        assert torch.equal(getattr(again, name), getattr(mesh, name))
+    # Padded, as in the host's batches of different meshes.
+    made.vertices = torch.cat([made.vertices, torch.zeros(1, 3, 3)], dim=1)
+    made.uvs = torch.cat([made.uvs, torch.zeros(1, 3, 2)], dim=1)
+    made.faces = torch.cat([made.faces, torch.zeros(1, 5, 3, dtype=torch.int64)], dim=1)
+    made.vertex_counts, made.face_counts = torch.tensor([4]), torch.tensor([2])
+    assert torch.equal(comfy_types.to_mesh(made).faces, mesh.faces)
+    assert torch.equal(comfy_types.to_mesh(made).uvs, mesh.uvs)
+
+
+def test_several_meshes_and_none_are_refused(comfy_types):
+    mesh = comfy_types.Mesh(torch.rand(3, 3), torch.tensor([[0, 1, 2]]))
+    made = comfy_types.from_mesh(mesh)
+    made.vertices = made.vertices.expand(2, -1, -1)
+    with pytest.raises(ValueError, match="2 meshes, expected one"):
+        comfy_types.to_mesh(made)
+    made.vertices, made.faces = made.vertices[:1], made.faces[:, :0]
+    with pytest.raises(ValueError, match="no faces"):
+        comfy_types.to_mesh(made)
+
+
+def test_a_splat_is_turned_into_the_hosts_frame(comfy_types, pack_on_a_stand_in):
+    core = f"{pack_on_a_stand_in.__name__}.hi3d_core.splat"
+    rotations = importlib.import_module(f"{core}.rotations").matrices_from_quaternions
+    colors = importlib.import_module(f"{core}.spherical_harmonics").colors_from_sh
+    generator = torch.Generator().manual_seed(0)
+    quaternions = torch.nn.functional.normalize(torch.randn(5, 4, generator=generator), dim=1)
+    splat = comfy_types.Gaussians(
+        torch.randn(5, 3, generator=generator),
+        torch.rand(5, 3, generator=generator) + 0.1,
+        quaternions,
+        torch.rand(5, generator=generator),
+        0.3 * torch.randn(5, 16, 3, generator=generator),
+    )
+    made = comfy_types.splat_tensors(splat)
+    shapes = {name: tuple(value.shape) for name, value in made.items()}
     assert shapes == {
         "positions": (1, 5, 3),
         "scales": (1, 5, 3),
         "rotations": (1, 5, 4),
         "opacities": (1, 5, 1),
-        "sh": (1, 5, 1, 3),
+        "sh": (1, 5, 16, 3),
     }
+    turn = torch.diag(torch.tensor([1.0, -1, -1]))  # 180 degrees about X
+    assert torch.allclose(made["positions"][0], splat.means @ turn.T)
+    axes = rotations(made["rotations"][0])
+    assert torch.allclose(axes.abs(), (turn @ rotations(quaternions)).abs(), atol=1e-6)
+    spread = (axes * splat.scales[:, None] ** 2) @ axes.transpose(1, 2)
+    own = rotations(quaternions)
+    expected = turn @ ((own * splat.scales[:, None] ** 2) @ own.transpose(1, 2)) @ turn.T
+    assert torch.allclose(spread, expected, atol=1e-5)
+    seen = torch.nn.functional.normalize(torch.randn(5, 3, generator=generator), dim=1)
+    assert torch.allclose(colors(made["sh"][0], seen @ turn.T), colors(splat.sh, seen), atol=1e-5)

@@ -1,0 +1,264 @@
+"""The nodes' own work, on stand-ins for the host; the library's is tested in tests/core."""
+
+import importlib
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+
+@pytest.fixture
+def parts(pack_on_a_stand_in):
+    """Modules of the pack as the host loaded it, by their names below its root."""
+
+    def get(name: str):
+        return importlib.import_module(f"{pack_on_a_stand_in.__name__}.{name}")
+
+    return get
+
+
+@pytest.fixture
+def folders(tmp_path, pack_on_a_stand_in):
+    return tmp_path / "output", tmp_path / "input"
+
+
+def _ball(cameras, radius=0.4):
+    """IMAGE and MASK of a ball with bands of colour, seen from cameras of a square picture."""
+    size = cameras.width
+    rows, columns = torch.meshgrid(
+        torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij"
+    )
+    images, masks = [], []
+    for pose, k in zip(cameras.camera_to_world, cameras.intrinsics, strict=True):
+        rays = torch.stack(
+            [(columns - k[0, 2]) / k[0, 0], (rows - k[1, 2]) / k[1, 1], torch.ones(size, size)], -1
+        )
+        rays = torch.nn.functional.normalize(rays @ pose[:3, :3].T, dim=-1)
+        eye = pose[:3, 3]
+        along = -(rays @ eye)
+        gap = radius**2 - ((eye + along[..., None] * rays) ** 2).sum(-1)
+        points = eye + (along - gap.clamp(min=0).sqrt())[..., None] * rays
+        color = 0.5 + 0.4 * torch.sin(14 * points)
+        inside = gap > 0
+        images.append(torch.where(inside[..., None], color, torch.ones(3)))
+        masks.append(inside.float())
+    return torch.stack(images), torch.stack(masks)
+
+
+def _cameras(node, **settings):
+    wanted = {
+        **{"count": 8, "elevation": 10.0, "radius": 1.5, "fov": 49.134},
+        **{"direction": "counter-clockwise", "start_azimuth": 0.0},
+        **settings,
+    }
+    return node["Hi3DOrbitCameras"].execute(**wanted).args[0]
+
+
+def test_orbit_cameras_are_the_librarys(node, parts):
+    cameras = _cameras(node, count=5, start_azimuth=30.0)
+    expected = parts("hi3d_core.cameras").Cameras.orbit(5, 10.0, start_azimuth_degrees=30.0)
+    assert torch.allclose(cameras.camera_to_world, expected.camera_to_world, atol=1e-6)
+    assert torch.allclose(cameras.intrinsics, expected.intrinsics)
+    back = _cameras(node, count=4, direction="clockwise")
+    ahead = _cameras(node, count=4)
+    assert torch.allclose(back.positions[1], ahead.positions[3], atol=1e-6)
+    assert back.positions[1, 0] < -1  # to the object's right, which is the viewer's left
+
+
+def test_a_viewers_camera_looks_where_it_says(node):
+    info = {
+        "position": {"x": 2.0, "y": 1.0, "z": 0.0},
+        "target": {"x": 0.0, "y": 1.0, "z": 0.0},
+        **{"fov": 40.0, "zoom": 1.0, "cameraType": "perspective"},
+    }
+    turned = {**info, "quaternion": {"x": 0.0, "y": 0.5**0.5, "z": 0.0, "w": 0.5**0.5}}
+    for given in (info, [turned]):
+        cameras = _cameras(node, camera_info=given)
+        assert torch.allclose(cameras.forwards, torch.tensor([[-1.0, 0, 0]]), atol=1e-6)
+        assert torch.allclose(cameras.positions, torch.tensor([[2.0, 1, 0]]))
+        down = cameras.camera_to_world[0, :3, 1]
+        assert torch.allclose(down, torch.tensor([0.0, -1, 0]), atol=1e-6)
+        tangent = np.tan(np.radians(20))
+        assert float(cameras.intrinsics[0, 1, 1]) == pytest.approx(256 / tangent, rel=1e-5)
+    zoomed = _cameras(node, camera_info={**info, "zoom": 2.0})
+    assert float(zoomed.intrinsics[0, 0, 0]) == pytest.approx(512 / tangent, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ([], "no camera"),
+        ({"cameraType": "orthographic"}, "orthographic"),
+        ({"position": {"x": 1}, "target": {"x": 1}}, "sits on its target"),
+        ({"position": {"x": 1}, "quaternion": {"x": 0, "y": 0, "z": 0, "w": 0}}, "length 0"),
+    ],
+)
+def test_a_viewers_camera_that_sees_nothing_is_refused(node, info, message):
+    with pytest.raises(ValueError, match=message):
+        _cameras(node, camera_info=info)
+
+
+def test_cameras_of_a_transforms_file(node, folders):
+    _, given = folders
+    Image.new("RGB", (64, 48)).save(given / "a.png")
+    frame = {"file_path": "a.png", "transform_matrix": np.eye(4).tolist()}
+    (given / "transforms.json").write_text(json.dumps({"camera_angle_x": 1.0, "frames": [frame]}))
+    cameras = _cameras(node, transforms="transforms.json")
+    assert (cameras.width, cameras.height, len(cameras)) == (64, 48, 1)
+    assert torch.allclose(cameras.forwards, torch.tensor([[0.0, 0, -1]]))
+    finger = node["Hi3DOrbitCameras"].fingerprint_inputs
+    before = finger(transforms="transforms.json", count=3)
+    assert before == finger(transforms="transforms.json", count=3) != finger(transforms="")
+    (given / "transforms.json").write_text(json.dumps({"camera_angle_x": 0.9, "frames": [frame]}))
+    assert finger(transforms="transforms.json") != before
+    with pytest.raises(ValueError, match="both transforms and camera_info"):
+        _cameras(node, transforms="transforms.json", camera_info=[{}])
+    with pytest.raises(ValueError, match="does not exist"):
+        _cameras(node, transforms="gone.json")
+
+
+def test_a_wide_picture_keeps_an_orbits_vertical_field_of_view(node, parts):
+    cameras = _cameras(node)
+    wide = parts("nodes.comfy_types").cameras_for(cameras, 300, 200)
+    assert (wide.width, wide.height) == (300, 200)
+    assert torch.allclose(wide.intrinsics[:, 0, 0], wide.intrinsics[:, 1, 1])
+    assert float(wide.intrinsics[0, 1, 1]) == pytest.approx(
+        float(cameras.intrinsics[0, 1, 1]) * 200 / 512
+    )
+    assert wide.intrinsics[0, 0, 2] == 150 and wide.intrinsics[0, 1, 2] == 100
+    with pytest.raises(ValueError, match="uncropped"):
+        parts("nodes.comfy_types").cameras_for(wide, 200, 200)
+
+
+def test_prepare_image_frames_a_picture_or_keeps_the_frames(node):
+    cameras = _cameras(node, count=3)
+    image, mask = _ball(cameras.resized(96, 96))
+    colored = torch.where(mask[..., None] > 0, image, torch.tensor([0.1, 0.5, 0.2]))
+    settings = {"size": 128, "foreground_ratio": 0.5}
+    square, alpha = (
+        node["Hi3DPrepareImage"].execute(colored, framing="square", mask=mask, **settings).args
+    )
+    assert square.shape == (3, 128, 128, 3) and alpha.shape == (3, 128, 128)
+    rows = alpha[0].amax(dim=1) > 0.5
+    assert 62 <= int(rows.sum()) <= 66
+    kept, found = node["Hi3DPrepareImage"].execute(colored, framing="keep", **settings).args
+    assert kept.shape == image.shape
+    assert (kept[:, 0, 0] == 1).all()
+    assert float((found - mask).abs().mean()) < 0.01
+    with pytest.raises(ValueError, match="2 masks and IMAGE 3 pictures"):
+        node["Hi3DPrepareImage"].execute(colored, framing="keep", mask=mask[:2], **settings)
+
+
+@pytest.fixture
+def quick(parts, monkeypatch):
+    """The mesher with a quality that takes seconds."""
+    mesher, pipeline = parts("nodes.neus_mesher"), parts("hi3d_core.pipeline")
+    surface = pipeline.SurfaceConfig(
+        levels=(pipeline.Level(32, 96, 25),), rays=8192, cavity_rounds=0
+    )
+    config = replace(pipeline.ReconstructConfig(), face_budget=2000, surface=surface)
+    monkeypatch.setitem(mesher.QUALITIES, "preview", config)
+    return {
+        **{"quality": "preview", "face_budget": 0, "texture_size": 128},
+        **{"align": True, "refine_cameras": False, "seed": 0},
+    }
+
+
+def test_views_become_a_textured_mesh_that_renders_and_exports(node, parts, folders, quick):
+    cameras = _cameras(node)
+    image, mask = _ball(cameras.resized(96, 96))
+    with torch.inference_mode():  # as the host runs
+        before = image.clone()
+        mesh, report = node["Hi3DNeusMesher"].execute(image, cameras, mask=mask, **quick).args
+        drawn = node["Hi3DMeshRenderer"].execute(mesh, cameras, 96, "unlit").args
+        again = (
+            node["Hi3DTextureBaker"].execute(mesh, image, cameras, 64, True, 1.0, mask=mask).args[0]
+        )
+        path = node["Hi3DGlbExporter"].execute(mesh, "me & you/größe 🦊", "GLB").args
+    assert torch.equal(image, before)
+    assert mesh.vertices.shape[0] == 1 and mesh.texture.shape == (1, 128, 128, 3)
+    assert "triangles" in report and "texture 128 x 128" in report
+    pictures, masks, depth, normals = drawn
+    assert float((masks - mask).abs().mean()) < 0.01
+    both = (masks > 0.99) & (mask > 0.99)
+    assert float((pictures - image).abs()[both].mean()) < 0.05
+    middle = 48
+    assert float(depth[0, middle, middle, 0]) > 0.95  # the front is near, the rim far
+    assert 0.1 < float(depth[0, middle, 21, 0]) < 0.75
+    assert float(depth[0, 2, 2, 0]) == 0
+    assert float(normals[0, middle, middle, 2]) > 0.9  # the front's normal points to +Z
+    assert again.texture.shape == (1, 64, 64, 3)
+    assert torch.equal(again.uvs, mesh.uvs)
+    file = folders[0] / path[0]
+    assert path[0] == "me & you/größe 🦊_00001_.glb" and file.read_bytes()[:4] == b"glTF"
+    if len(path) > 1:
+        assert path[1].source == str(file) and path[1].format == "glb"
+    second = node["Hi3DGlbExporter"].execute(mesh, "me & you/größe 🦊", "GLB").args[0]
+    assert second == "me & you/größe 🦊_00002_.glb"
+    assert sys.modules["comfy.model_management"].emptied >= 4
+    assert not [each for each in folders[0].rglob("*") if each.name.startswith(".")]
+
+
+def test_the_cancel_button_stops_the_mesher(node, quick):
+    cameras = _cameras(node)
+    image, mask = _ball(cameras.resized(96, 96))
+    host, bar = sys.modules["comfy.model_management"], sys.modules["comfy.utils"]
+    steps = []
+
+    class Cancelling(bar.ProgressBar):
+        def update_absolute(self, value, total=None, preview=None):
+            steps.append(value)
+            host.cancelled = len(steps) >= 6
+
+    bar.ProgressBar = Cancelling
+    with pytest.raises(Exception) as raised:
+        node["Hi3DNeusMesher"].execute(image, cameras, mask=mask, **quick)
+    assert type(raised.value).__name__ == "Interrupted"
+    assert len(steps) == 6
+    assert host.emptied == 1
+
+
+def test_wires_that_do_not_belong_together_are_refused(node, quick):
+    cameras = _cameras(node)
+    image, mask = _ball(cameras.resized(64, 64))
+    mesher = node["Hi3DNeusMesher"]
+    with pytest.raises(ValueError, match="7 in IMAGE, 8 in CAMERAS"):
+        mesher.execute(image[:7], cameras, **quick)
+    with pytest.raises(ValueError, match="2 pictures, expected one"):
+        mesher.execute(image, cameras, mask=mask, reference_image=image[:2], **quick)
+
+
+def test_a_mask_of_another_size_is_resized_and_said(node, parts, caplog):
+    cameras = _cameras(node)
+    image, _ = _ball(cameras.resized(64, 64))
+    _, fine = _ball(cameras.resized(128, 128))
+    with caplog.at_level("INFO"):
+        views = parts("nodes.comfy_types").to_orbit_views(image, fine, cameras)
+    assert "128 x 128" in caplog.text and "64 x 64" in caplog.text
+    expected = torch.nn.functional.avg_pool2d(fine, 2)
+    assert torch.allclose(views.alphas, expected)
+
+
+@pytest.mark.parametrize("prefix", ["../mesh", "/tmp/mesh", "a/../../mesh"])
+def test_a_prefix_that_climbs_out_is_refused(node, parts, folders, prefix):
+    mesh = parts("nodes.comfy_types").from_mesh(
+        parts("hi3d_core.datatypes").Mesh(torch.rand(3, 3), torch.tensor([[0, 1, 2]]))
+    )
+    with pytest.raises(ValueError, match="output folder"):
+        node["Hi3DGlbExporter"].execute(mesh, prefix, "GLB")
+
+
+@pytest.mark.parametrize("format", ["GLB", "OBJ", "PLY", "STL"])
+def test_every_format_is_written(node, parts, folders, format):
+    corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    mesh = parts("hi3d_core.datatypes").Mesh(corners, torch.tensor([[0, 1, 2]]))
+    host_mesh = parts("nodes.comfy_types").from_mesh(mesh)
+    name = node["Hi3DGlbExporter"].execute(host_mesh, "x", format).args[0]
+    assert name == f"x_00001_.{format.lower()}"
+    (found,) = parts("hi3d_core.read.mesh_file").read_meshes(folders[0] / name)
+    assert len(found.faces) == 1
+    assert float(found.vertices.max()) == 1
