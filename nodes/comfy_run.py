@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
 import folder_paths
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 from ..hi3d_core.datatypes import OnStep
+
+_PREVIEW = 512  # pixels, the longest side of a preview
 
 
 @contextmanager
@@ -38,6 +44,35 @@ def told(name: str) -> OnStep:
         bar.update_absolute(done, total)
 
     return on_step
+
+
+def told_with_preview() -> tuple[OnStep, Callable[[Tensor], None]]:
+    """The same for a diffusion stage, and what shows its frames so far beneath the node."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    bar = comfy.utils.ProgressBar(1)
+    sheets: list[Image.Image] = []
+
+    def on_step(done: int, total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total, ("JPEG", sheets[-1], _PREVIEW) if sheets else None)
+
+    def on_preview(frames: Tensor) -> None:
+        sheets[:] = [contact(frames)]
+
+    return on_step, on_preview
+
+
+def contact(frames: Tensor) -> Image.Image:
+    """Frames (F, h, w, 3) as one picture, in rows, as near to a square as their number allows."""
+    columns = math.ceil(math.sqrt(len(frames)))
+    rows = math.ceil(len(frames) / columns)
+    height, width = frames.shape[1:3]
+    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
+    for index, frame in enumerate(frames):
+        row, column = divmod(index, columns)
+        pixels = (frame.clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()
+        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = pixels
+    return Image.fromarray(sheet)
 
 
 def new_output(prefix: str, suffix: str) -> tuple[Path, str]:

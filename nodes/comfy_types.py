@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import comfy_api.latest
@@ -182,6 +183,13 @@ def splat_tensors(gaussians: Gaussians) -> dict[str, Tensor]:
         "opacities": gaussians.opacities[None, :, None],
         "sh": sh[None],
     }
+
+
+def from_splat(gaussians: Gaussians) -> Any:
+    """Ours as the host's SPLAT; on hosts without that class, an object with its fields."""
+    fields = splat_tensors(gaussians)
+    made = getattr(_types, "SPLAT", None)
+    return SimpleNamespace(**fields, counts=None) if made is None else made(**fields)
 
 
 def to_file(path: str, suffix: str) -> Any:

@@ -10,14 +10,33 @@ class Hi3DExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         # The nodes bring in the whole library: only once the host wants them.
+        from .comfy_models import register_folder
+        from .depth_estimator import DepthEstimator
         from .glb_exporter import GlbExporter
+        from .loader import Loader
         from .mesh_renderer import MeshRenderer
         from .neus_mesher import NeusMesher
         from .orbit_cameras import OrbitCameras
+        from .orbit_sampler import OrbitSampler
         from .prepare_image import PrepareImage
+        from .splat_interpolator import SplatInterpolator
         from .texture_baker import TextureBaker
+        from .video_refiner import VideoRefiner
 
-        return [PrepareImage, OrbitCameras, NeusMesher, TextureBaker, MeshRenderer, GlbExporter]
+        register_folder()
+        return [
+            Loader,
+            PrepareImage,
+            OrbitSampler,
+            DepthEstimator,
+            VideoRefiner,
+            OrbitCameras,
+            SplatInterpolator,
+            NeusMesher,
+            TextureBaker,
+            MeshRenderer,
+            GlbExporter,
+        ]
 
 
 async def comfy_entrypoint() -> Hi3DExtension:

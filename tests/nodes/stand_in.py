@@ -1,6 +1,9 @@
 """Stand-ins for what the pack takes from ComfyUI, for tests that need no host."""
 
 import types
+from pathlib import Path
+
+import torch
 
 
 class _Socket:
@@ -59,8 +62,14 @@ def modules(output: str, given: str, *, old: bool = False) -> dict[str, types.Mo
         **({} if old else {"Splat": "SPLAT", "File3DAny": "FILE_3D"}),
     }
     sockets = {name: _socket_type(io_type) for name, io_type in names.items()}
+    multi = type("MULTI", (), {"Input": type("Input", (_Socket,), {"io_type": "MULTI"})})
     io = types.SimpleNamespace(
-        Custom=_socket_type, ComfyNode=object, Schema=Schema, NodeOutput=NodeOutput, **sockets
+        MultiType=multi,
+        Custom=_socket_type,
+        ComfyNode=object,
+        Schema=Schema,
+        NodeOutput=NodeOutput,
+        **sockets,
     )
     made = {
         name: types.ModuleType(name)
@@ -92,6 +101,9 @@ def modules(output: str, given: str, *, old: bool = False) -> dict[str, types.Mo
         host.emptied += 1
 
     host.throw_exception_if_processing_interrupted, host.soft_empty_cache = check, empty
+    host.get_torch_device = lambda: torch.device("cpu")
+    host.freed = []
+    host.free_memory = lambda needed, device: host.freed.append((needed, device))
     made["comfy"].model_management = host
     told: list[tuple[int, int]] = []
 
@@ -105,8 +117,6 @@ def modules(output: str, given: str, *, old: bool = False) -> dict[str, types.Mo
     made["comfy.utils"].ProgressBar, made["comfy.utils"].told = ProgressBar, told
     made["comfy"].utils = made["comfy.utils"]
 
-    from pathlib import Path
-
     def save_path(prefix, root, *_):
         folder = Path(root) / Path(prefix).parent
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,4 +125,22 @@ def modules(output: str, given: str, *, old: bool = False) -> dict[str, types.Mo
     paths = made["folder_paths"]
     paths.get_output_directory, paths.get_input_directory = lambda: output, lambda: given
     paths.get_save_image_path = save_path
+    models = Path(given).parent / "models"
+    paths.models_dir, paths.folder_names_and_paths = str(models), {}
+
+    def add(name, folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        paths.folder_names_and_paths[name] = ([folder], set())
+
+    def full_path(name, file):
+        path = Path(paths.folder_names_and_paths[name][0][0]) / file
+        return str(path) if path.exists() else None
+
+    paths.add_model_folder_path, paths.get_full_path = add, full_path
+    paths.get_folder_paths = lambda name: list(paths.folder_names_and_paths[name][0])
+    paths.get_filename_list = lambda name: [
+        each.name
+        for each in Path(paths.folder_names_and_paths[name][0][0]).iterdir()
+        if each.suffix in paths.folder_names_and_paths[name][1]
+    ]
     return made

@@ -262,3 +262,26 @@ def test_every_format_is_written(node, parts, folders, format):
     (found,) = parts("hi3d_core.read.mesh_file").read_meshes(folders[0] / name)
     assert len(found.faces) == 1
     assert float(found.vertices.max()) == 1
+
+
+def test_a_splat_draws_the_views_between(node, parts):
+    cameras = _cameras(node)
+    image, mask = _ball(cameras.resized(96, 96))
+    with torch.inference_mode():
+        images, masks, poses, splat = (
+            node["Hi3DGaussianSplatInterpolator"]
+            .execute(image, cameras, between=8, steps=120, count=1500, seed=0, mask=mask)
+            .args
+        )
+    assert images.shape == (16, 96, 96, 3) and masks.shape == (16, 96, 96) and len(poses) == 16
+    assert torch.equal(images[:8], image) and torch.equal(masks[:8], mask)
+    assert torch.allclose(poses.camera_to_world[:8], cameras.camera_to_world)
+    between = _cameras(node, count=8, start_azimuth=22.5).resized(96, 96)
+    expected, expected_masks = _ball(between)
+    order = [int((between.positions - each).norm(dim=1).argmin()) for each in poses.positions[8:]]
+    assert sorted(order) == list(range(8))
+    assert float((masks[8:] - expected_masks[order]).abs().mean()) < 0.01
+    error = (images[8:] - expected[order]).square().mean()
+    assert float(-10 * error.log10()) > 24
+    assert splat.positions.shape == (1, 1500, 3)
+    assert float(splat.positions[0].norm(dim=1).median()) == pytest.approx(0.4, abs=0.03)

@@ -5,8 +5,13 @@ import inspect
 import pytest
 
 IDS = [
+    "Hi3DLoader",
     "Hi3DPrepareImage",
+    "Hi3DOrbitVideoSampler",
+    "Hi3DDepthEstimator",
+    "Hi3DVideoRefiner",
     "Hi3DOrbitCameras",
+    "Hi3DGaussianSplatInterpolator",
     "Hi3DNeusMesher",
     "Hi3DTextureBaker",
     "Hi3DMeshRenderer",

@@ -1,0 +1,152 @@
+"""Hi3D Orbit Video Sampler: one picture in, an orbit around the object out."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..hi3d_core.cameras import Cameras
+from ..hi3d_core.diffusion.sampling import SOLVERS
+from ..hi3d_core.masks import cut_out
+from ..hi3d_core.picture import prepare_picture
+from .comfy_models import Hi3DModel, ModelSocket, device, make_room
+from .comfy_run import told_with_preview, working
+from .comfy_types import CamerasSocket
+
+SEED = 2**64 - 1
+
+
+def solver_inputs() -> list[io.Int.Input | io.Combo.Input]:
+    """Inputs that both diffusion stages have."""
+    return [
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=SEED,
+            control_after_generate=True,
+            tooltip="Noise. The same seed gives the same frames on one machine.",
+        ),
+        io.Int.Input(
+            "steps",
+            default=0,
+            min=0,
+            max=200,
+            tooltip="Solver steps; 0: the solver's own (25; fast: 12). Time grows with them.",
+        ),
+        io.Combo.Input(
+            "solver",
+            options=list(SOLVERS),
+            default="euler",
+            tooltip="euler: as the authors'. fast: less than half the time. heun: twice the time "
+            "a step. dpmpp_2m: as euler, second order.",
+        ),
+    ]
+
+
+class OrbitSampler(io.ComfyNode):
+    """Paints 16 frames around the object from one picture (Hi3D's first stage)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Hi3DOrbitVideoSampler",
+            display_name="Hi3D Orbit Video Sampler",
+            category="Hi3D",
+            description="Paints the orbit of 16 frames around an object from one picture. The "
+            "camera starts at the picture's and moves counter-clockwise seen from above.",
+            inputs=[
+                ModelSocket.Input("model", tooltip="From Hi3D Loader."),
+                io.Image.Input("image", tooltip="One picture of the object."),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="White on the object. Without it a plain background is keyed out.",
+                ),
+                io.Float.Input(
+                    "elevation",
+                    default=0.0,
+                    min=-10.0,
+                    max=40.0,
+                    step=0.5,
+                    tooltip="Degrees from which the picture was taken, above 0 looking down; the "
+                    "whole orbit keeps it. The weights know -10 to 40.",
+                ),
+                *solver_inputs(),
+                io.Float.Input(
+                    "guidance",
+                    default=2.5,
+                    min=1.0,
+                    max=10.0,
+                    step=0.1,
+                    tooltip="How closely the farthest frames follow the picture; it rises from 1 "
+                    "at the first frame to this at the last.",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=512,
+                    min=64,
+                    max=1024,
+                    step=64,
+                    tooltip="Side of the frames in pixels; the weights were trained at 512. Memory "
+                    "and time grow with its square or faster.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="16 frames on white."),
+                io.Mask.Output(display_name="mask"),
+                CamerasSocket.Output(display_name="cameras"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Hi3DModel,
+        image: Tensor,
+        elevation: float,
+        seed: int,
+        steps: int,
+        solver: str,
+        guidance: float,
+        size: int,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        from ..hi3d_core.orbit import OrbitConfig, generate_orbit
+
+        with working():
+            picture = square_picture(image, mask, size)
+            networks = model.stage("orbit")
+            make_room(networks, size)
+            on_step, on_preview = told_with_preview()
+            frames = generate_orbit(
+                networks,
+                picture,
+                elevation,
+                OrbitConfig(
+                    size=size, steps=steps or None, solver=solver, guidance=(1.0, guidance)
+                ),
+                generator=torch.Generator().manual_seed(seed),
+                device=device(),
+                on_step=on_step,
+                on_preview=on_preview,
+            )
+            over_white, masks = cut_out(frames)
+        cameras = Cameras.orbit(len(frames), elevation, width=size, height=size)
+        return io.NodeOutput(over_white, masks, cameras)
+
+
+def square_picture(image: Tensor, mask: Tensor | None, size: int) -> Tensor:
+    """The one picture of an IMAGE, on white in a square (size, size, 3), its framing kept.
+
+    Raises ValueError for several pictures.
+    """
+    if len(image) != 1 or (mask is not None and len(mask) != 1):
+        raise ValueError(
+            f"IMAGE holds {len(image)} pictures, expected one: paint the orbits of several objects "
+            "one after the other"
+        )
+    colors = image[0, ..., :3].detach().clone().cpu().float().clamp(0, 1)
+    alpha = None if mask is None else mask[0].detach().clone().cpu().float()
+    return prepare_picture(colors, alpha, size, None, straight=False)[0]
