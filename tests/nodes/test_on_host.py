@@ -136,7 +136,7 @@ def test_the_host_loads_the_pack_without_a_warning(server):
 
 def test_an_orbit_video_becomes_a_glb(server):
     done = server.wait(server.queue(GRAPH))
-    assert done["status"]["status_str"] == "success", done["status"]
+    assert done["status"]["status_str"] == "success", server.log.read_text()[-3000:]
     (name,) = done["outputs"]["6"]["text"]
     file = server.base / "output" / name
     assert file.read_bytes()[:4] == b"glTF"
