@@ -11,8 +11,10 @@ Letters: N points or rays, M triangles, K nodes.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
+
+from .jit import njit
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

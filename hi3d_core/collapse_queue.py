@@ -7,11 +7,12 @@ go stale instead of being looked up and changed: who takes one compares the stam
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from .jit import njit
 
-@numba.njit(cache=True)
+
+@njit(cache=True)
 def push(
     cost: np.ndarray,
     ends: np.ndarray,
@@ -36,7 +37,7 @@ def push(
     return size + 1
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def pop(cost: np.ndarray, ends: np.ndarray, size: int) -> int:
     """Remove the cheapest entry, which lies at 0; returns the new size."""
     size -= 1
@@ -58,7 +59,7 @@ def pop(cost: np.ndarray, ends: np.ndarray, size: int) -> int:
     return size
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def drop_stale(
     cost: np.ndarray, ends: np.ndarray, size: int, stamp: np.ndarray, room: int
 ) -> tuple[np.ndarray, np.ndarray, int]:

@@ -10,8 +10,10 @@ import math
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
+
+from .jit import njit
 
 
 def weld_indices(positions: np.ndarray) -> tuple[np.ndarray, int]:

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
 from .cameras import Cameras
+from .jit import njit
 
 NEAR = 1e-4  # world units; what is nearer to the camera's plane is not drawn
 _BAND_ROWS = 32  # rows a thread draws at a time

@@ -15,11 +15,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 
 from .cameras import Cameras
 from .datatypes import Mesh, OnStep, OrbitViews
+from .jit import njit
 from .mipmaps import Mipmaps, build_mipmaps, sample_footprint
 from .normals import corner_normals
 from .raster import cross, pixel_matrices, rasterize_triangles

@@ -11,12 +11,12 @@ merging two vertices is joining two lists.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 
 from .collapse_queue import drop_stale, pop, push
 from .datatypes import Mesh
+from .jit import njit
 
 # Weak pull of each vertex to its own place, relative to its planes' weight: makes the best
 # position unique on flat or straight parts, and keeps triangles there well shaped.
@@ -54,7 +54,7 @@ def simplify(mesh: Mesh, face_budget: int) -> Mesh:
     )
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _collapse(
     vertices: np.ndarray, faces: np.ndarray, face_budget: int, shortest: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +132,7 @@ def _collapse(
     return _compact(position, face, face_alive, alive)
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _corner_lists(face: np.ndarray, vertex_count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First and last corner of each vertex, and the corner after each one; -1 ends a list."""
     head = np.full(vertex_count, -1, dtype=np.int32)
@@ -149,7 +149,7 @@ def _corner_lists(face: np.ndarray, vertex_count: int) -> tuple[np.ndarray, np.n
     return head, tail, following
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _vertex_quadrics(position: np.ndarray, face: np.ndarray) -> np.ndarray:
     """(N, 11): the symmetric matrix A (6), the vector b (3), the constant c and the weight.
 
@@ -190,7 +190,7 @@ def _vertex_quadrics(position: np.ndarray, face: np.ndarray) -> np.ndarray:
     return quadric
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _best_place(
     position: np.ndarray,
     quadric: np.ndarray,
@@ -234,7 +234,7 @@ def _best_place(
     return max(error, 0.0)
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _keeps_topology(
     face: np.ndarray,
     face_alive: np.ndarray,
@@ -297,7 +297,7 @@ def _keeps_topology(
     return True
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _turns_over(
     position: np.ndarray,
     face: np.ndarray,
@@ -332,7 +332,7 @@ def _turns_over(
     return False
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _ring(
     face: np.ndarray,
     face_alive: np.ndarray,
@@ -364,7 +364,7 @@ def _ring(
     return count
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _compact(
     position: np.ndarray, face: np.ndarray, face_alive: np.ndarray, alive: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -11,10 +11,11 @@ Letters: N points, K nodes of the tree.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
 from .bvh import STACK_SIZE, Floats, TriangleTree
+from .jit import njit
 
 # A node is summed up when it is farther than this many of its radii (beta in Barill et al.).
 _FAR = 2.0

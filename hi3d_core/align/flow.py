@@ -17,9 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from ..jit import njit
 from ..surface.hull import FloatArray
 from .warp import warp
 

@@ -7,8 +7,9 @@ picture shows at p + D[p].
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from ..jit import njit
 from ..surface.hull import FloatArray
 
 

@@ -6,14 +6,15 @@ Letters: N Gaussians, T tiles in row order, M intersections of a Gaussian with a
 # mypy: allow-untyped-defs
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from ..jit import njit
 
 _RADIX_BITS = 11
 _RADIX = 1 << _RADIX_BITS
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def depth_order(depths, touched):
     """Indices of the Gaussians that touch a tile, nearest first; equal depths keep their order.
 
@@ -51,7 +52,7 @@ def depth_order(depths, touched):
     return order
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def tile_lists(order, ranges, touched, columns, rows):
     """For every tile the Gaussians that touch it, nearest first.
 
@@ -84,7 +85,7 @@ def tile_lists(order, ranges, touched, columns, rows):
     return tile_starts, gaussians, slots, slot_starts
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def share_tiles(counts, longest_first, workers):
     """Deal the tiles to workers so that each gets about the same number of Gaussians.
 

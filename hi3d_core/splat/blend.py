@@ -27,6 +27,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
+from ..jit import njit
 from .project import (
     BLUE,
     CONIC_XX,
@@ -106,7 +107,7 @@ def _overload_exp_of_minus(sigma):
     return lambda sigma: math.exp(-sigma)
 
 
-@numba.njit(cache=True, inline="always", fastmath=_FAST, error_model="numpy")
+@njit(cache=True, inline="always", fastmath=_FAST, error_model="numpy")
 def _pixels_within(center, half, first, last):
     """The first and one past the last pixel with centres within `half` of `center`.
 
@@ -119,7 +120,7 @@ def _pixels_within(center, half, first, last):
     return int(low + real(0.5)), int(high + real(0.5))
 
 
-@numba.njit(cache=True, fastmath=_FAST, error_model="numpy")
+@njit(cache=True, fastmath=_FAST, error_model="numpy")
 def _blend_gaussian(buffer, index, feature, top, left, bottom, right):
     """Draw one Gaussian on the buffer of the tile whose pixels are top to bottom, left to right.
 
@@ -169,7 +170,7 @@ def _blend_gaussian(buffer, index, feature, top, left, bottom, right):
             buffer[i + _D] += weight * depth
 
 
-@numba.njit(cache=True, fastmath=_FAST, error_model="numpy")
+@njit(cache=True, fastmath=_FAST, error_model="numpy")
 def _blend_share(
     worker, features, tile_starts, gaussians, shared_tiles, share_starts,
     picture, transmittance, ends,
@@ -204,7 +205,7 @@ def _blend_share(
                 picture[y, x, 3] = buffer[at + _D]
 
 
-@numba.njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True)
 def blend(features, tile_starts, gaussians, shared_tiles, share_starts, width, height):
     """Draw the tiles' Gaussians.
 
@@ -224,7 +225,7 @@ def blend(features, tile_starts, gaussians, shared_tiles, share_starts, width, h
     return picture, transmittance, ends
 
 
-@numba.njit(cache=True, fastmath=_FAST, error_model="numpy")
+@njit(cache=True, fastmath=_FAST, error_model="numpy")
 def _blend_gaussian_backward(buffer, sums, lanes, index, feature, top, left, bottom, right):
     """Undo one Gaussian on a tile's buffer and add its gradients, lane by lane, to `sums`."""
     real = buffer.dtype.type
@@ -286,7 +287,7 @@ def _blend_gaussian_backward(buffer, sums, lanes, index, feature, top, left, bot
                 sums[k + _S_DEPTH] += weight * d_depth
 
 
-@numba.njit(cache=True, fastmath=_FAST, error_model="numpy")
+@njit(cache=True, fastmath=_FAST, error_model="numpy")
 def _blend_share_backward(
     worker, features, tile_starts, gaussians, slots, shared_tiles, share_starts,
     transmittance, ends, d_picture, d_alpha, lanes, gradients,
@@ -331,7 +332,7 @@ def _blend_share_backward(
                 gradients[slot, k] = total
 
 
-@numba.njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True)
 def blend_backward(
     features, tile_starts, gaussians, slots, shared_tiles, share_starts,
     transmittance, ends, d_picture, d_alpha, lanes,

@@ -16,6 +16,8 @@ import math
 import numba
 import numpy as np
 
+from ..jit import njit
+
 NEAR = 0.01  # world units; Gaussians nearer to the camera plane are not drawn
 BLUR = 0.3  # square pixels added to both variances: a Gaussian covers at least about a pixel
 ALPHA_MINIMUM = 1 / 255  # fainter contributions are not drawn
@@ -32,7 +34,7 @@ M_1, M_X, M_Y, M_XX, M_XY, M_YY, D_RED, D_GREEN, D_BLUE, D_DEPTH = range(10)
 SLOT = 10
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _rotation(q, out):
     """Rotation matrix of a quaternion of any length but zero; returns one over its length."""
     length = math.sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3])
@@ -50,19 +52,19 @@ def _rotation(q, out):
     return scale
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _clamped(ratio, low, high):
     return min(max(ratio, low), high)
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _limits(focal, center, size):
     """Tangents of the viewing angle between which the Jacobian follows the mean."""
     margin = _CLAMP_MARGIN * 0.5 * size / focal
     return -center / focal - margin, (size - center) / focal + margin
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _factor(position, w2c, intrinsics, width, height, rotation, scales, a, jacobian, g):
     """Fill A = W R, the nonzero terms of J, and G = J A diag(s)."""
     for i in range(3):
@@ -83,7 +85,7 @@ def _factor(position, w2c, intrinsics, width, height, rotation, scales, a, jacob
         g[1, j] = (jacobian[2] * a[1, j] + jacobian[3] * a[2, j]) * scales[j]
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _project_one(
     n, means, scales, quaternions, opacities, colors, w2c, intrinsics, width, height, tile,
     features, ranges, touched,
@@ -134,7 +136,7 @@ def _project_one(
     features[n, DEPTH] = z
 
 
-@numba.njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True)
 def project(means, scales, quaternions, opacities, colors, w2c, intrinsics, width, height, tile):
     """Project N Gaussians to one picture.
 
@@ -157,7 +159,7 @@ def project(means, scales, quaternions, opacities, colors, w2c, intrinsics, widt
     return features, ranges, touched
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _project_one_backward(
     n, means, scales, quaternions, opacities, w2c, intrinsics, width, height,
     features, offsets, slots,
@@ -223,7 +225,7 @@ def _project_one_backward(
     d_colors[n, 2] += total[D_BLUE]
 
 
-@numba.njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True)
 def project_backward(
     means, scales, quaternions, opacities, w2c, intrinsics, width, height,
     features, offsets, slots,
@@ -242,7 +244,7 @@ def project_backward(
         )  # fmt: skip
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _add_position_gradient(
     n, position, intrinsics, width, height, jacobian, d_jacobian, d_x, d_y, d_depth, w2c, d_means
 ):
@@ -273,7 +275,7 @@ def _add_position_gradient(
         d_means[n, i] += w2c[0, i] * d_cx + w2c[1, i] * d_cy + w2c[2, i] * d_cz
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _add_quaternion_gradient(n, quaternions, inverse_length, w2c, d_a, d_quaternions):
     """Through A = W R(q / |q|) to the quaternion."""
     r = np.empty((3, 3))

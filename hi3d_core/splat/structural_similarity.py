@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..jit import njit
+
 _RADIUS = 5
 _C1, _C2 = 0.01**2, 0.03**2
 _window = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / 1.5) ** 2)
@@ -68,7 +70,7 @@ class _MeanOnCpu(torch.autograd.Function):
         return ctx.gradient * d_outputs[0], None
 
 
-@numba.njit(cache=True, fastmath=_FAST)
+@njit(cache=True, fastmath=_FAST)
 def _filter_row(padded, window, step, out):
     """out[i] = sum of window[k] padded[i + k step]: a row that is padded by RADIUS * step."""
     length = len(out)
@@ -81,7 +83,7 @@ def _filter_row(padded, window, step, out):
             out[i] += weight * shifted[i]
 
 
-@numba.njit(cache=True, fastmath=_FAST)
+@njit(cache=True, fastmath=_FAST)
 def _filter_column(maps, y, window, out):
     """out: row y of `maps` (H, L) filtered along the columns."""
     length = len(out)
@@ -97,7 +99,7 @@ def _filter_column(maps, y, window, out):
 # The rows' work is kept out of the parallel function, which compiles slowly.
 
 
-@numba.njit(cache=True, fastmath=_FAST)
+@njit(cache=True, fastmath=_FAST)
 def _filter_products(x, y, row, channels, window, filtered):
     """Filter x, y, x², y² and xy along a row."""
     length = x.shape[1]
@@ -114,7 +116,7 @@ def _filter_products(x, y, row, channels, window, filtered):
         _filter_row(padded[m], window, channels, filtered[m, row])
 
 
-@numba.njit(cache=True, fastmath=_FAST, error_model="numpy")
+@njit(cache=True, fastmath=_FAST, error_model="numpy")
 def _similarity_of_row(filtered, row, channels, window, derivative):
     """The row's sum of SSIM; its derivatives with respect to the filtered x, x² and xy.
 
@@ -151,7 +153,7 @@ def _similarity_of_row(filtered, row, channels, window, derivative):
     return total
 
 
-@numba.njit(cache=True, fastmath=_FAST)
+@njit(cache=True, fastmath=_FAST)
 def _gradient_of_row(x, y, row, derivative, window, gradient):
     """Filter the derivatives along the columns too, and take them to the pixels of x."""
     length = x.shape[1]
@@ -163,7 +165,7 @@ def _gradient_of_row(x, y, row, derivative, window, gradient):
         gradient[row, i] = maps[0, i] + two * x[row, i] * maps[1, i] + y[row, i] * maps[2, i]
 
 
-@numba.njit(cache=True, parallel=True)
+@njit(cache=True, parallel=True)
 def _mean_and_gradient(x, y, channels, window):
     """SSIM summed over each row (H,), and the gradient of its mean, of x's shape (H, W * C)."""
     height, length = x.shape

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from ..datatypes import OrbitViews
+from ..jit import njit
 from .fit import SurfaceConfig
 from .hull import FloatArray, Placement, hull_distance
 from .rays import Rays

@@ -20,10 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, label
 
+from ..jit import njit
 from .consistency import Sightings, Verdict, judge, projected_colors, trace
 from .field import Field, close_border, redistance
 from .fog import FOG_STEPS, clear_fog

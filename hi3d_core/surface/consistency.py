@@ -13,10 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+from ..jit import njit
 from .field import IndexArray
 from .hull import FloatArray
 from .rays import Rays

@@ -12,10 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
+from ..jit import njit
 from .hull import FloatArray, Grid
 
 IndexArray = NDArray[np.int32]

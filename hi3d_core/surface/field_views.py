@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 
 from ..cameras import Cameras, pixel_rays
 from ..datatypes import OnStep, OrbitViews
+from ..jit import njit
 from .field import Field
 from .hull import FloatArray
 from .render import clip_to_grid, trilinear

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 
 import numba
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
+from ..jit import njit
 from .consistency import Sightings
 from .field import IndexArray, close_border, redistance
 from .hull import FloatArray

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from ..cameras import Cameras, project
 from ..datatypes import OrbitViews
+from ..jit import njit
 
 FloatArray = NDArray[np.float32]
 

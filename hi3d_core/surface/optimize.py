@@ -12,9 +12,10 @@ the surface of least area, so an unseen underside becomes flat and not the hull'
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
+from ..jit import njit
 from .field import IndexArray
 from .hull import FloatArray
 from .render import COLUMNS, RED, SDF, SEEN

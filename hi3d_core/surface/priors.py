@@ -16,10 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
 from ..cameras import Cameras
+from ..jit import njit
 from .field import Field, IndexArray
 from .hull import FloatArray, Grid
 from .render import SDF, clip_to_grid, trilinear

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from ..jit import njit
 from .field import Field, IndexArray, find_band, redistance, unseen_below
 from .hull import FloatArray
 

@@ -13,8 +13,9 @@ Lengths in voxels, positions in node coordinates. Letters: R rays, C chunks, B b
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from ..jit import njit
 from .field import IndexArray
 from .hull import FloatArray
 

@@ -8,8 +8,9 @@ reach, stand for the nearest point of the chart's edge: so both sides of a seam 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from ..jit import njit
 from .progress import Progress
 
 _BAND_ROWS = 32

@@ -12,7 +12,9 @@ Letters: V views, P points, H and W the pictures' height and width.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from ..jit import njit
 
 _LEAST_COSINE = 0.05  # of the angle between ray and normal; below, a view does not count
 _LEAST_WEIGHT = 1e-3  # a pixel of weight 0 still speaks where no other does

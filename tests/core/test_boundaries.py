@@ -57,3 +57,40 @@ def test_importing_the_library_touches_no_optional_package_and_no_device():
         "assert not {'gsplat', 'onnxruntime'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_kernels_are_compiled_by_our_own_njit():
+    offenders = [p for p in CORE if p.name != "jit.py" and "numba.njit" in p.read_text()]
+    assert not offenders
+    for path in CORE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "numba":
+                assert "njit" not in {alias.name for alias in node.names}, path
+
+
+def test_code_compiled_under_one_name_is_not_loaded_under_another(tmp_path):
+    """ComfyUI imports the same files as part of a package of another name."""
+    program = (
+        "import numpy as np\n"
+        "from {package}.surface.field import redistance\n"
+        "ramp = np.linspace(-1, 1, 512, dtype='f4').reshape(8, 8, 8)\n"
+        "print(redistance.__module__, redistance(ramp).sum())\n"
+    )
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "hi3d_core").symlink_to(ROOT / "hi3d_core", target_is_directory=True)
+    said = []
+    for folder, package in ((ROOT, "hi3d_core"), (tmp_path, "pack.hi3d_core")):
+        for _ in range(2):  # compiles, and loads what is kept
+            done = subprocess.run(
+                [sys.executable, "-c", program.format(package=package)],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            said.append(done.stdout.split())
+    assert [module for module, _ in said] == ["hi3d_core.surface.field"] * 2 + [
+        "pack.hi3d_core.surface.field"
+    ] * 2
+    assert len({total for _, total in said}) == 1
