@@ -199,7 +199,11 @@ def _provenance(data: dict[str, Any], path: Path) -> str:
     about, runs = data["machine"], data["runs"]
     threads = sorted({run["threads"] for run in runs if "threads" in run})
     dates = sorted({run["date"] for run in runs})
-    codes = sorted({f"{run['commit']} ({run['code']})" for run in runs})
+    # Of one state of the code, commits that leave it alone make no difference: the first is named.
+    firsts: dict[str, str] = {}
+    for run in sorted(runs, key=lambda run: str(run["commit"])):
+        firsts.setdefault(run["code"], run["commit"])
+    codes = [f"{commit} ({code})" for code, commit in firsts.items()]
     loads = [run["load_at_start"] or 0 for run in runs if "load_at_start" in run]
     busiest = f"load at a run's start at most {max(loads):g}" if loads else ""
     where = ", ".join(
