@@ -12,7 +12,8 @@ from ..hi3d_core.cameras import Cameras
 from ..hi3d_core.pipeline import QUALITIES, Hints, Reconstruction, reconstruct
 from ..hi3d_core.texture import reference_picture
 from .comfy_run import told, working
-from .comfy_types import CamerasSocket, MeshSocket, from_mesh, to_orbit_views
+from .comfy_types import MeshSocket, from_mesh, to_orbit_views
+from .inputs import reference_inputs, view_inputs
 
 
 class NeusMesher(io.ComfyNode):
@@ -27,14 +28,7 @@ class NeusMesher(io.ComfyNode):
             description="Fits a closed surface to views from known cameras and textures it from "
             "them. Views that disagree, as generated ones do, are aligned first. Runs on the CPU.",
             inputs=[
-                io.Image.Input("image", tooltip="Views of one object, 8 or more around it."),
-                CamerasSocket.Input("cameras", tooltip="Where each view was taken from."),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="White on the object, one for each view. Without it a plain background "
-                    "is keyed out.",
-                ),
+                *view_inputs(),
                 io.Combo.Input(
                     "quality",
                     options=list(QUALITIES),
@@ -78,15 +72,7 @@ class NeusMesher(io.ComfyNode):
                     max=2**32 - 1,
                     tooltip="The same seed gives the same mesh on the same machine.",
                 ),
-                io.Image.Input(
-                    "reference_image",
-                    optional=True,
-                    tooltip="Your own picture of the first view, at any size: its pixels win where "
-                    "it sees the surface well.",
-                ),
-                io.Mask.Input(
-                    "reference_mask", optional=True, tooltip="White on the reference's object."
-                ),
+                *reference_inputs(),
             ],
             outputs=[
                 MeshSocket.Output(display_name="mesh"),

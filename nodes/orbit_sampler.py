@@ -7,42 +7,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.cameras import Cameras
-from ..hi3d_core.diffusion.sampling import SOLVERS
 from ..hi3d_core.masks import cut_out
 from ..hi3d_core.picture import prepare_picture
 from .comfy_models import Hi3DModel, ModelSocket, device, make_room
 from .comfy_run import told_with_preview, working
 from .comfy_types import CamerasSocket
-
-SEED = 2**64 - 1
-
-
-def solver_inputs() -> list[io.Int.Input | io.Combo.Input]:
-    """Inputs that both diffusion stages have."""
-    return [
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=SEED,
-            control_after_generate=True,
-            tooltip="Noise. The same seed gives the same frames on one machine.",
-        ),
-        io.Int.Input(
-            "steps",
-            default=0,
-            min=0,
-            max=200,
-            tooltip="Solver steps; 0: the solver's own (25; fast: 12). Time grows with them.",
-        ),
-        io.Combo.Input(
-            "solver",
-            options=list(SOLVERS),
-            default="euler",
-            tooltip="euler: as the authors'. fast: less than half the time. heun: twice the time "
-            "a step. dpmpp_2m: as euler, second order.",
-        ),
-    ]
+from .inputs import elevation_input, solver_inputs
 
 
 class OrbitSampler(io.ComfyNode):
@@ -64,13 +34,8 @@ class OrbitSampler(io.ComfyNode):
                     optional=True,
                     tooltip="White on the object. Without it a plain background is keyed out.",
                 ),
-                io.Float.Input(
-                    "elevation",
-                    default=0.0,
-                    min=-10.0,
-                    max=40.0,
-                    step=0.5,
-                    tooltip="Degrees from which the picture was taken, above 0 looking down; the "
+                elevation_input(
+                    "Degrees from which the picture was taken, above 0 looking down; the "
                     "whole orbit keeps it. The weights know -10 to 40.",
                 ),
                 *solver_inputs(),

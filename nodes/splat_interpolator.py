@@ -16,6 +16,7 @@ from ..hi3d_core.surface.hull import hull_points, locate
 from .comfy_models import splat_device
 from .comfy_run import told, working
 from .comfy_types import CamerasSocket, SplatSocket, from_splat, to_orbit_views
+from .inputs import view_inputs
 
 
 class SplatInterpolator(io.ComfyNode):
@@ -30,13 +31,7 @@ class SplatInterpolator(io.ComfyNode):
             description="Fits a Gaussian splat to views from known cameras, and draws views in "
             "between them. The given views come first, then the new ones.",
             inputs=[
-                io.Image.Input("image", tooltip="Views of one object."),
-                CamerasSocket.Input("cameras", tooltip="Where each view was taken from."),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="White on the object. Without it a plain background is keyed out.",
-                ),
+                *view_inputs(),
                 io.Int.Input(
                     "between",
                     default=16,

@@ -11,13 +11,13 @@ from ..hi3d_core.cameras import Cameras
 from ..hi3d_core.texture import TextureConfig, bake_or_color, register_reference
 from .comfy_run import told, working
 from .comfy_types import (
-    CamerasSocket,
     MeshSocket,
     from_mesh,
     to_mesh,
     to_orbit_views,
     without_colors,
 )
+from .inputs import reference_inputs, view_inputs
 from .neus_mesher import reference_view
 
 
@@ -34,9 +34,7 @@ class TextureBaker(io.ComfyNode):
             "exposure is levelled, unseen places are filled from their surroundings.",
             inputs=[
                 MeshSocket.Input("mesh", tooltip="From any node; its old texture is left out."),
-                io.Image.Input("image", tooltip="Views of the same object."),
-                CamerasSocket.Input("cameras", tooltip="Where each view was taken from."),
-                io.Mask.Input("mask", optional=True, tooltip="White on the object."),
+                *view_inputs(),
                 io.Int.Input(
                     "texture_size",
                     default=2048,
@@ -51,14 +49,7 @@ class TextureBaker(io.ComfyNode):
                     tooltip="Use the mesh's own texture coordinates if it has some; else it is "
                     "unwrapped anew.",
                 ),
-                io.Image.Input(
-                    "reference_image",
-                    optional=True,
-                    tooltip="Your own picture of the first view: it wins where it sees well.",
-                ),
-                io.Mask.Input(
-                    "reference_mask", optional=True, tooltip="White on the reference's object."
-                ),
+                *reference_inputs(),
                 io.Float.Input(
                     "reference_weight",
                     default=1.0,

@@ -9,7 +9,8 @@ from torch import Tensor
 from ..hi3d_core.masks import cut_out
 from .comfy_models import DepthSocket, Hi3DModel, ModelSocket, device, make_room
 from .comfy_run import told_with_preview, working
-from .orbit_sampler import solver_inputs, square_picture
+from .inputs import elevation_input, solver_inputs
+from .orbit_sampler import square_picture
 
 
 class VideoRefiner(io.ComfyNode):
@@ -37,13 +38,8 @@ class VideoRefiner(io.ComfyNode):
                     tooltip="From Hi3D Depth Estimator, or another estimator's pictures (near is "
                     "white). Without it the model's own network estimates it.",
                 ),
-                io.Float.Input(
-                    "elevation",
-                    default=0.0,
-                    min=-10.0,
-                    max=40.0,
-                    step=0.5,
-                    tooltip="The orbit's, in degrees, as given to the sampler.",
+                elevation_input(
+                    "The orbit's, in degrees, as given to the sampler.",
                 ),
                 io.Float.Input(
                     "strength",

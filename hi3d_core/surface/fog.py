@@ -48,7 +48,7 @@ def clear_fog(start: FloatArray, sightings: Sightings, seed: int) -> Iterator[Fl
     """Fill a surface's inside with fog, fit it to the pictures, and keep what is solid.
 
     start: (X, Y, Z) distance. Yields FOG_STEPS times: `start` while the fog settles, and at last
-    the distance to what it left, nowhere larger than `start`. Nodes that light doesn't reach stay.
+    the distance to what it left, all of it inside `start`. Nodes that light doesn't reach stay.
     """
     inside = start < _ROOM
     for axis in range(3):  # samples read the eight nodes around them

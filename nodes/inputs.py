@@ -1,0 +1,72 @@
+"""Inputs that several nodes have, so that they read alike everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..hi3d_core.diffusion.sampling import SOLVERS
+from .comfy_types import CamerasSocket
+
+_LARGEST_SEED = 2**64 - 1
+
+
+def view_inputs() -> list[Any]:
+    """Posed views on three wires: image, cameras, mask."""
+    return [
+        io.Image.Input("image", tooltip="Views of one object, best 8 or more around it."),
+        CamerasSocket.Input("cameras", tooltip="Where each view was taken from."),
+        io.Mask.Input(
+            "mask",
+            optional=True,
+            tooltip="White on the object, one for each view. Without it a plain background is "
+            "keyed out.",
+        ),
+    ]
+
+
+def reference_inputs() -> list[Any]:
+    """The user's own picture of the first view."""
+    return [
+        io.Image.Input(
+            "reference_image",
+            optional=True,
+            tooltip="Your own picture of the first view, at any size: its pixels win where it sees "
+            "the surface well.",
+        ),
+        io.Mask.Input("reference_mask", optional=True, tooltip="White on the reference's object."),
+    ]
+
+
+def elevation_input(tooltip: str) -> Any:
+    """Degrees, within what the orbit models know."""
+    return io.Float.Input("elevation", default=0.0, min=-10.0, max=40.0, step=0.5, tooltip=tooltip)
+
+
+def solver_inputs() -> list[Any]:
+    """Seed, steps and solver of both diffusion stages."""
+    return [
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=_LARGEST_SEED,
+            control_after_generate=True,
+            tooltip="Noise. The same seed gives the same frames on one machine.",
+        ),
+        io.Int.Input(
+            "steps",
+            default=0,
+            min=0,
+            max=200,
+            tooltip="Solver steps; 0: the solver's own (25; fast: 12). Time grows with them.",
+        ),
+        io.Combo.Input(
+            "solver",
+            options=list(SOLVERS),
+            default="euler",
+            tooltip="euler: as the authors'. fast: less than half the time. heun: twice the time "
+            "a step. dpmpp_2m: as euler, second order.",
+        ),
+    ]
