@@ -22,10 +22,22 @@ from torch import Tensor
 
 from .cameras import Cameras
 
-__all__ = ["Cameras", "Gaussians", "Mesh", "OnStage", "OnStep", "OrbitViews", "silent_stage"]
+__all__ = [
+    "Cameras",
+    "Gaussians",
+    "Mesh",
+    "OnPreview",
+    "OnStage",
+    "OnStep",
+    "OrbitViews",
+    "silent_stage",
+]
 
 OnStep = Callable[[int, int], None]
 """Called with (steps done, steps in total). It may raise to cancel: stages let that pass."""
+
+OnPreview = Callable[[Tensor], None]
+"""Called now and then with pictures (F, h, w, 3) in [0, 1] of the work so far."""
 
 OnStage = Callable[[str], OnStep]
 """Called with a stage's name as it begins; the result is told of its steps."""

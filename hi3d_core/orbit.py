@@ -13,16 +13,15 @@ import torch
 from torch import Tensor
 
 from .conditioning import Conditioning
-from .datatypes import OnStep
+from .datatypes import OnPreview, OnStep
 from .diffusion.embeddings import orbit_vector
 from .diffusion.preview import LatentPreview
 from .networks import aesthetic
 from .orbit_inputs import check_cond_aug, check_elevation
+from .progress import Progress
 from .sample_options import SampleOptions
 from .video_model import VideoModel, like_weights, placed
 from .video_sampling import (
-    OnPreview,
-    Progress,
     check_size,
     decode_frames,
     draw,
@@ -96,7 +95,8 @@ def generate_orbit(
             f"picture is {image.shape[3]} x {image.shape[2]} pixels, expected {config.size} x "
             f"{config.size}: use picture.prepare_picture, or set the size in the configuration"
         )
-    progress = Progress(1 + steps + model.frames, on_step)
+    progress = Progress(on_step, 1 + steps + model.frames)
+    progress.alive()
     grid = config.size // model.pixels_per_latent
     # The official order of the draws: first the picture's noise, then the latents.
     picture_noise = draw(generator, image.shape)
@@ -105,7 +105,7 @@ def generate_orbit(
     conditioning = orbit_conditioning(
         model, image, elevation_degrees, config, picture_noise, device=device
     )
-    progress.advance()
+    progress.step()
     latents = sample_latents(
         model,
         conditioning,

@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 from .align.refine_cameras import refined_cameras
 from .align.rounds import align_in_rounds, align_to_field
 from .cameras import Cameras
-from .datatypes import Gaussians, Mesh, OnStage, OrbitViews, silent_stage
+from .datatypes import Gaussians, Mesh, OnPreview, OnStage, OrbitViews, silent_stage
 from .local_views import in_local_frame, shrunk
 from .mesh import finish_mesh
 from .splat.fit import HIGH, PREVIEW, STANDARD, SplatConfig, fit_gaussians
@@ -73,11 +73,14 @@ class Hints:
     """What is known beyond the views, all of it optional.
 
     reference: one view, the user's own picture at its full resolution, over white; it wins where
-    it sees the surface well (`texture/reference.py`). inverse_depths: (V, h, w) estimated, near is
-    large, of any scale and offset a view. normals: (V, h, w, 3) estimated, in the world, outward.
+    it sees the surface well (`texture/reference.py`). between: further views, rendered and not
+    seen: `interpolated_share` of them joins the fit, they carve and colour nothing.
+    inverse_depths: (V, h, w) estimated, near is large, of any scale and offset a view.
+    normals: (V, h, w, 3) estimated, in the world, outward.
     """
 
     reference: OrbitViews | None = None
+    between: OrbitViews | None = None
     inverse_depths: Tensor | None = None
     normals: Tensor | None = None
 
@@ -109,45 +112,66 @@ def reconstruct(
     want_splat: bool = False,
     seed: int = 0,
     on_stage: OnStage | None = None,
+    on_preview: OnPreview | None = None,
 ) -> Reconstruction:
     """Fit a textured mesh to posed views with masks.
 
     The splat is fitted where in-between views are asked for, or `want_splat` is set; else it is
-    None. `on_stage` follows the work and may cancel it by raising.
+    None. `on_stage` follows the work and may cancel it by raising; `on_preview` is shown
+    pictures of it.
 
-    Raises ValueError if the silhouettes do not describe one object, and for hints that don't
-    belong to the views.
+    Raises ValueError if the silhouettes do not describe one object, for hints that don't belong to
+    the views, and for rendered views both given and asked for.
     """
     config, hints = config or ReconstructConfig(), hints or Hints()
+    if config.interpolate and hints.between is not None:
+        raise ValueError(
+            f"rendered views are given ({len(hints.between)}) and {config.interpolate} more are "
+            "asked for: leave one of them out (interpolate=0 fits to those that are given)"
+        )
     stage = on_stage or silent_stage
 
     if config.refine_cameras:
         views = replace(views, cameras=refined_cameras(views, seed=seed, on_step=stage("cameras")))
     placed = stage("placement")
+    placed(0, 3)
     placement = locate(views)
+    placed(1, 3)
     given = in_local_frame(views, placement)
+    placed(2, 3)
     agreement = silhouette_agreement(given, placement)
     _warn_of_doubtful_cameras(given, agreement)
-    placed(1, 1)
+    placed(3, 3)
 
     exact = agreement >= EXACT
     local, trust, shifts = given, None, None
     surface = config.surface
     if config.align and not exact:
         local, trust = align_in_rounds(
-            given, placement, surface, seed=seed, on_step=stage("alignment")
+            given,
+            placement,
+            surface,
+            seed=seed,
+            on_step=stage("alignment"),
+            on_preview=on_preview,
         )
         surface = suited_to(surface, silhouette_agreement(local, placement))
     else:
         surface = suited_to(surface, agreement)
 
     fitted = shrunk(local, surface.levels[-1].picture)
-    gaussians, between = None, None
+    gaussians = None
+    between = None if hints.between is None else in_local_frame(hints.between, placement)
     if config.interpolate or want_splat:
         points = hull_points(fitted, config.splat.count, seed)
         on_device = fitted.to(_splat_device())
         gaussians = fit_gaussians(
-            on_device, points, config.splat, seed=seed, on_step=stage("splat")
+            on_device,
+            points,
+            config.splat,
+            seed=seed,
+            on_step=stage("splat"),
+            on_preview=on_preview,
         )
         if config.interpolate:
             cameras = in_between_cameras(fitted.cameras, config.interpolate)
@@ -158,20 +182,24 @@ def reconstruct(
         fitted,
         placement,
         surface,
-        between=between,
+        between=None if between is None else shrunk(between, surface.levels[-1].picture),
         between_share=config.interpolated_share,
         trust=None if trust is None else _resized(trust, fitted),
         priors=_priors(hints, given),
         seed=seed,
         on_step=stage("surface"),
+        on_preview=on_preview,
     )
     if config.align and not exact:
         # The fit is finer now than what the rounds had to go by.
         aligned = align_to_field(given, field, on_step=stage("last alignment"))
         local, shifts = aligned.views, torch.from_numpy(aligned.shifts)
     meshed = stage("mesh")
-    mesh = finish_mesh(extract_mesh(field), config.face_budget)
-    meshed(1, 1)
+    meshed(0, 2)
+    raw = extract_mesh(field)
+    meshed(1, 2)
+    mesh = finish_mesh(raw, config.face_budget)
+    meshed(2, 2)
     texture = bake_or_color(
         mesh,
         local,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .conditioning import Conditioning
-from .datatypes import OnStep
+from .datatypes import OnPreview, OnStep
 from .depth import estimate_raw, stretch
 from .diffusion.embeddings import refiner_vector
 from .diffusion.mixing import mixing_weights, mixing_weights_at
@@ -24,12 +24,11 @@ from .diffusion.schedule import edm_sigmas
 from .export.checks import to_bytes
 from .networks.vae import LATENT_SCALE
 from .orbit_inputs import check_cond_aug, check_elevation
+from .progress import Progress
 from .resize import resize_linear_8bit
 from .sample_options import SampleOptions
 from .video_model import VideoModel
 from .video_sampling import (
-    OnPreview,
-    Progress,
     advancing,
     check_size,
     decode_frames,
@@ -131,7 +130,8 @@ def refine_orbit(
             raise ValueError(f"{name} is {value}, expected 0 to 1 (sharpness: 0 or more)")
     # Encoded twice, perhaps looked at for their depth, and decoded.
     passes = 3 if depths is not None else 4
-    progress = Progress(passes * model.frames + steps, on_step)
+    progress = Progress(on_step, passes * model.frames + steps)
+    progress.alive()
     grid = config.size // model.pixels_per_latent
     noise = RefinerNoise.drawn(generator, model.frames, config.size, grid)
 

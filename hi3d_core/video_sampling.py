@@ -5,14 +5,14 @@ Letters: F frames, S the frames' side in pixels, h and w the latent grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .conditioning import Conditioning, video_denoiser
-from .datatypes import OnStep
+from .datatypes import OnPreview, OnStep
 from .diffusion.guidance import frame_scales
 from .diffusion.preview import LatentPreview
 from .diffusion.sampling import SOLVERS, BeforeStep
@@ -20,33 +20,17 @@ from .networks.feature_reuse import FeatureReuse
 from .networks.image_encoder import embed_image
 from .networks.vae import LATENT_SCALE, decode, encode_moments, tiling
 from .networks.video_unet import chunk_feed_forward
+from .progress import Progress
 from .sample_options import SampleOptions, guides_at_once
 from .video_model import VideoModel, device_of, dtype_of, like_weights, placed
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-OnPreview = Callable[[Tensor], None]
-"""Called with a rough picture of the frames, (F, h, w, 3) in [0, 1]."""
-
-
-class Progress:
-    """Counts the units of work of one stage: the condition, the solver's steps, decoded frames."""
-
-    def __init__(self, total: int, on_step: OnStep | None) -> None:
-        self._done, self._total, self._on_step = 0, total, on_step
-        self.advance(0)
-
-    def advance(self, units: int = 1) -> None:
-        """Report `units` more as done; lets whatever the callback raises pass."""
-        self._done += units
-        if self._on_step is not None:
-            self._on_step(self._done, self._total)
-
 
 def advancing(progress: Progress | None) -> OnStep | None:
     """An `on_step` for a loop inside a stage: each of its steps is one unit."""
-    return None if progress is None else lambda done, total: progress.advance()
+    return None if progress is None else lambda done, total: progress.step()
 
 
 def check_size(size: int) -> None:

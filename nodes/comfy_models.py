@@ -77,6 +77,17 @@ class Hi3DModel:
     dtype: torch.dtype | None = None
     _loaded: dict[str, VideoModel] = field(default_factory=dict, repr=False)
 
+    def require(self, *stages: Stage) -> None:
+        """Raise a ValueError that tells of all checkpoints that are missing, not one."""
+        problems = []
+        for stage in stages:
+            try:
+                checkpoint(stage, self.choices[stage])
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError("\n".join(problems))
+
     def stage(self, stage: Stage) -> VideoModel:
         """The networks of a stage, in main memory; read when they are first asked for."""
         if stage not in self._loaded:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import comfy.cli_args
 import comfy.model_management
 import comfy.utils
 import folder_paths
@@ -15,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..hi3d_core.datatypes import OnStep
+from ..hi3d_core.datatypes import OnPreview, OnStage, OnStep
 
 _PREVIEW = 512  # pixels, the longest side of a preview
 
@@ -46,20 +49,25 @@ def told(name: str) -> OnStep:
     return on_step
 
 
-def told_with_preview() -> tuple[OnStep, Callable[[Tensor], None]]:
-    """The same for a diffusion stage, and what shows its frames so far beneath the node."""
-    comfy.model_management.throw_exception_if_processing_interrupted()
-    bar = comfy.utils.ProgressBar(1)
-    sheets: list[Image.Image] = []
+def told_with_preview() -> tuple[OnStage, OnPreview]:
+    """The same, and what shows pictures of the work so far beneath the node."""
+    new: list[Image.Image] = []
 
-    def on_step(done: int, total: int) -> None:
+    def on_stage(name: str) -> OnStep:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done, total, ("JPEG", sheets[-1], _PREVIEW) if sheets else None)
+        bar = comfy.utils.ProgressBar(1)
+
+        def on_step(done: int, total: int) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            shown = ("JPEG", new.pop(), _PREVIEW) if new else None
+            bar.update_absolute(done, total, shown)
+
+        return on_step
 
     def on_preview(frames: Tensor) -> None:
-        sheets[:] = [contact(frames)]
+        new[:] = [contact(frames)]
 
-    return on_step, on_preview
+    return on_stage, on_preview
 
 
 def contact(frames: Tensor) -> Image.Image:
@@ -99,6 +107,17 @@ def new_output(prefix: str, suffix: str) -> tuple[Path, str]:
         counter += 1
         file = Path(folder) / f"{name}_{counter:05}_{suffix}"
     return file, (Path(subfolder) / file.name).as_posix()
+
+
+def workflow_texts(hidden: Any) -> dict[str, str]:
+    """The running prompt and its workflow as JSON, by the names under which the host's own nodes
+    keep them; nothing where the host was started with --disable-metadata."""
+    if comfy.cli_args.args.disable_metadata:
+        return {}
+    parts = dict(getattr(hidden, "extra_pnginfo", None) or {})
+    if getattr(hidden, "prompt", None) is not None:
+        parts["prompt"] = hidden.prompt
+    return {name: json.dumps(value) for name, value in parts.items()}
 
 
 def input_file(name: str) -> Path:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,6 +38,29 @@ _types = getattr(comfy_api.latest, "Types", None)
 _File3D = getattr(_types, "File3D", None)
 FileSocket = getattr(io, "File3DAny", None) if _File3D else None
 """A wire for 3D files, or None on hosts without one."""
+
+
+@dataclass(frozen=True, eq=False)
+class PartlyDrawnCameras(Cameras):
+    """Cameras of which the last `drawn` belong to pictures that a splat drew.
+
+    Pictures are separate wires, so it is the cameras that remember which were truly seen.
+    """
+
+    drawn: int = 0
+
+
+def seen_and_drawn(views: OrbitViews) -> tuple[OrbitViews, OrbitViews | None]:
+    """The views that were painted or photographed, and those that a splat drew, if any."""
+    drawn = getattr(views.cameras, "drawn", 0)
+    if not drawn:
+        return views, None
+    cameras = Cameras(
+        *(views.cameras.camera_to_world, views.cameras.intrinsics),
+        *(views.cameras.width, views.cameras.height),
+    )
+    views = replace(views, cameras=cameras)
+    return views[: len(views) - drawn], views[len(views) - drawn :]
 
 
 def to_orbit_views(image: Tensor, mask: Tensor | None, cameras: Cameras) -> OrbitViews:

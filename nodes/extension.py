@@ -13,6 +13,7 @@ class Hi3DExtension(ComfyExtension):
         from .comfy_models import register_folder
         from .depth_estimator import DepthEstimator
         from .glb_exporter import GlbExporter
+        from .image_to_3d import ImageTo3D
         from .loader import Loader
         from .mesh_renderer import MeshRenderer
         from .neus_mesher import NeusMesher
@@ -36,6 +37,7 @@ class Hi3DExtension(ComfyExtension):
             TextureBaker,
             MeshRenderer,
             GlbExporter,
+            ImageTo3D,
         ]
 
 

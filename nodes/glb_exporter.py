@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..hi3d_core.export import write_mesh
-from .comfy_run import new_output, working
+from ..hi3d_core.export import write_glb, write_mesh
+from .comfy_run import new_output, workflow_texts, working
 from .comfy_types import FileSocket, MeshSocket, to_file, to_mesh
 
 _SUFFIXES = {"GLB": ".glb", "OBJ": ".obj", "PLY": ".ply", "STL": ".stl"}
@@ -44,17 +44,29 @@ class GlbExporter(io.ComfyNode):
                     tooltip="GLB: one file with its texture. OBJ: with .mtl and .png beside it. "
                     "PLY: colours at the vertices. STL: the shape alone.",
                 ),
+                io.Boolean.Input(
+                    "embed_workflow",
+                    default=True,
+                    tooltip="Keep this workflow inside a GLB, so that dragging the file into "
+                    "ComfyUI brings it back. The other formats have no place for it.",
+                ),
             ],
             outputs=outputs,
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, mesh: object, filename_prefix: str, format: str) -> io.NodeOutput:
+    def execute(
+        cls, mesh: object, filename_prefix: str, format: str, embed_workflow: bool = True
+    ) -> io.NodeOutput:
         suffix = _SUFFIXES[format]
         with working():
             made = to_mesh(mesh)
             path, name = new_output(filename_prefix, suffix)
-            write_mesh(made, path)
+            if suffix == ".glb":
+                write_glb(made, path, extras=workflow_texts(cls.hidden) if embed_workflow else None)
+            else:
+                write_mesh(made, path)
         results = [name] if FileSocket is None else [name, to_file(str(path), suffix)]
         return io.NodeOutput(*results, ui={"text": (name,)})

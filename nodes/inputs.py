@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..hi3d_core.diffusion.sampling import SOLVERS
+from .comfy_models import DepthSocket
 from .comfy_types import CamerasSocket
 
 _LARGEST_SEED = 2**64 - 1
@@ -37,6 +39,25 @@ def reference_inputs() -> list[Any]:
         ),
         io.Mask.Input("reference_mask", optional=True, tooltip="White on the reference's object."),
     ]
+
+
+def depth_input(tooltip: str) -> Any:
+    """Estimated depth of views, of our kind or as pictures."""
+    return io.MultiType.Input(
+        "depth",
+        types=[DepthSocket, io.Image],
+        optional=True,
+        tooltip="From Hi3D Depth Estimator, or another estimator's pictures (near is white). "
+        + tooltip,
+    )
+
+
+def inverse_depths(depth: Tensor) -> Tensor:
+    """(V, H, W) relative inverse depth of what is on a depth input."""
+    from ..hi3d_core.depth import to_inverse_depth
+
+    maps = depth.detach().clone().cpu().float()
+    return to_inverse_depth(maps.mean(dim=-1) if maps.ndim == 4 else maps, "near_is_large")
 
 
 def elevation_input(tooltip: str) -> Any:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.cameras import Cameras
 from ..hi3d_core.pipeline import QUALITIES, Hints, Reconstruction, reconstruct
 from ..hi3d_core.texture import reference_picture
-from .comfy_run import told, working
-from .comfy_types import MeshSocket, from_mesh, to_orbit_views
-from .inputs import reference_inputs, view_inputs
+from .comfy_run import told_with_preview, working
+from .comfy_types import MeshSocket, from_mesh, seen_and_drawn, to_orbit_views
+from .inputs import depth_input, inverse_depths, reference_inputs, view_inputs
 
 
 class NeusMesher(io.ComfyNode):
@@ -73,6 +74,13 @@ class NeusMesher(io.ComfyNode):
                     tooltip="The same seed gives the same mesh on the same machine.",
                 ),
                 *reference_inputs(),
+                depth_input("Pulls gently where colours say little; one map for each view."),
+                io.Image.Input(
+                    "normals",
+                    optional=True,
+                    tooltip="Estimated normals as pictures, one for each view: red to the right, "
+                    "green up, blue to the camera. They pull gently too.",
+                ),
             ],
             outputs=[
                 MeshSocket.Output(display_name="mesh"),
@@ -94,6 +102,8 @@ class NeusMesher(io.ComfyNode):
         mask: Tensor | None = None,
         reference_image: Tensor | None = None,
         reference_mask: Tensor | None = None,
+        depth: Tensor | None = None,
+        normals: Tensor | None = None,
     ) -> io.NodeOutput:
         config = QUALITIES[quality]
         config = replace(
@@ -104,10 +114,16 @@ class NeusMesher(io.ComfyNode):
             texture=replace(config.texture, size=texture_size),
         )
         with working():
-            views = to_orbit_views(image, mask, cameras)
-            reference = reference_view(reference_image, reference_mask, views.cameras)
+            views, between = seen_and_drawn(to_orbit_views(image, mask, cameras))
+            hints = Hints(
+                reference=reference_view(reference_image, reference_mask, views.cameras),
+                between=between,
+                inverse_depths=None if depth is None else inverse_depths(depth),
+                normals=None if normals is None else world_normals(normals, views.cameras),
+            )
+            on_stage, on_preview = told_with_preview()
             found = reconstruct(
-                views, config, hints=Hints(reference=reference), seed=seed, on_stage=told
+                views, config, hints=hints, seed=seed, on_stage=on_stage, on_preview=on_preview
             )
         return io.NodeOutput(from_mesh(found.mesh), _report(found))
 
@@ -126,6 +142,23 @@ def reference_view(image: Tensor | None, mask: Tensor | None, cameras: Cameras) 
     colors = image[0, ..., :3].detach().clone().cpu().float().clamp(0, 1)
     alpha = None if mask is None else mask[0].detach().clone().cpu().float()
     return reference_picture(colors, alpha, cameras[[0]])
+
+
+def world_normals(pictures: Tensor, cameras: Cameras) -> Tensor:
+    """Normals (V, H, W, 3) of the world, from pictures of those of each camera.
+
+    pictures: (V, H, W, 3) in [0, 1]: x right, y up, z to the camera, as estimators give them.
+    Raises ValueError for another number of pictures than cameras.
+    """
+    if len(pictures) != len(cameras):
+        raise ValueError(
+            f"normals holds {len(pictures)} pictures for {len(cameras)} views: connect the normals "
+            "of these views"
+        )
+    own = 2 * pictures[..., :3].detach().clone().cpu().float() - 1
+    own = own * torch.tensor([1.0, -1.0, -1.0])  # the camera's y is down and its z forward
+    turned = torch.einsum("vij,vhwj->vhwi", cameras.camera_to_world[:, :3, :3].cpu(), own)
+    return torch.nn.functional.normalize(turned, dim=-1)
 
 
 def _report(found: Reconstruction) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -13,6 +15,9 @@ from .comfy_models import Hi3DModel, ModelSocket, device, make_room
 from .comfy_run import told_with_preview, working
 from .comfy_types import CamerasSocket
 from .inputs import elevation_input, solver_inputs
+
+if TYPE_CHECKING:
+    from ..hi3d_core.orbit import OrbitConfig
 
 
 class OrbitSampler(io.ComfyNode):
@@ -78,32 +83,50 @@ class OrbitSampler(io.ComfyNode):
         size: int,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        from ..hi3d_core.orbit import OrbitConfig, generate_orbit
+        from ..hi3d_core.orbit import OrbitConfig
 
+        config = OrbitConfig(
+            size=size, steps=steps or None, solver=solver, guidance=(1.0, guidance)
+        )
         with working():
             picture = square_picture(image, mask, size)
-            networks = model.stage("orbit")
-            make_room(networks, size)
-            on_step, on_preview = told_with_preview()
-            frames = generate_orbit(
-                networks,
-                picture,
-                elevation,
-                OrbitConfig(
-                    size=size, steps=steps or None, solver=solver, guidance=(1.0, guidance)
-                ),
-                generator=torch.Generator().manual_seed(seed),
-                device=device(),
-                on_step=on_step,
-                on_preview=on_preview,
-            )
-            over_white, masks = cut_out(frames)
-        cameras = Cameras.orbit(len(frames), elevation, width=size, height=size)
+            over_white, masks = cut_out(paint_orbit(model, picture, elevation, config, seed))
+        cameras = Cameras.orbit(len(masks), elevation, width=size, height=size)
         return io.NodeOutput(over_white, masks, cameras)
+
+
+def paint_orbit(
+    model: Hi3DModel, picture: Tensor, elevation: float, config: OrbitConfig, seed: int
+) -> Tensor:
+    """Frames (16, S, S, 3) around the object of a square picture (S, S, 3) on white."""
+    from ..hi3d_core.orbit import generate_orbit
+
+    networks = model.stage("orbit")
+    make_room(networks, config.size)
+    on_stage, on_preview = told_with_preview()
+    return generate_orbit(
+        networks,
+        picture,
+        elevation,
+        config,
+        generator=torch.Generator().manual_seed(seed),
+        device=device(),
+        on_step=on_stage("orbit"),
+        on_preview=on_preview,
+    )
 
 
 def square_picture(image: Tensor, mask: Tensor | None, size: int) -> Tensor:
     """The one picture of an IMAGE, on white in a square (size, size, 3), its framing kept.
+
+    Raises ValueError for several pictures.
+    """
+    colors, alpha = one_picture(image, mask)
+    return prepare_picture(colors, alpha, size, None, straight=False)[0]
+
+
+def one_picture(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Colours (H, W, 3) and alpha (H, W) of an IMAGE that holds one picture.
 
     Raises ValueError for several pictures.
     """
@@ -113,5 +136,4 @@ def square_picture(image: Tensor, mask: Tensor | None, size: int) -> Tensor:
             "one after the other"
         )
     colors = image[0, ..., :3].detach().clone().cpu().float().clamp(0, 1)
-    alpha = None if mask is None else mask[0].detach().clone().cpu().float()
-    return prepare_picture(colors, alpha, size, None, straight=False)[0]
+    return colors, None if mask is None else mask[0].detach().clone().cpu().float()

@@ -14,8 +14,15 @@ from ..hi3d_core.splat.fit import STANDARD, fit_gaussians
 from ..hi3d_core.splat.interpolate import in_between_cameras, render_views
 from ..hi3d_core.surface.hull import hull_points, locate
 from .comfy_models import splat_device
-from .comfy_run import told, working
-from .comfy_types import CamerasSocket, SplatSocket, from_splat, to_orbit_views
+from .comfy_run import told_with_preview, working
+from .comfy_types import (
+    CamerasSocket,
+    PartlyDrawnCameras,
+    SplatSocket,
+    from_splat,
+    seen_and_drawn,
+    to_orbit_views,
+)
 from .inputs import view_inputs
 
 
@@ -66,7 +73,10 @@ class SplatInterpolator(io.ComfyNode):
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The given views, then the new."),
                 io.Mask.Output(display_name="mask"),
-                CamerasSocket.Output(display_name="cameras"),
+                CamerasSocket.Output(
+                    display_name="cameras",
+                    tooltip="Of all of them; the mesher sees from it which are drawn.",
+                ),
                 SplatSocket.Output(display_name="splat"),
             ],
         )
@@ -83,7 +93,8 @@ class SplatInterpolator(io.ComfyNode):
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         with working():
-            views = to_orbit_views(image, mask, cameras)
+            views, _ = seen_and_drawn(to_orbit_views(image, mask, cameras))
+            on_stage, on_preview = told_with_preview()
             placement = locate(views)
             local = in_local_frame(views, placement)
             splat = fit_gaussians(
@@ -91,17 +102,19 @@ class SplatInterpolator(io.ComfyNode):
                 hull_points(local, count, seed),
                 replace(STANDARD, count=count, iterations=steps),
                 seed=seed,
-                on_step=told("splat"),
+                on_step=on_stage("splat"),
+                on_preview=on_preview,
             ).from_frame(placement.center, placement.scale)
             images, alphas, poses = views.images, views.alphas, views.cameras
             if between:
                 new = in_between_cameras(views.cameras, between)
-                drawn = render_views(splat, new, on_step=told("in-between views")).to("cpu")
+                drawn = render_views(splat, new, on_step=on_stage("in-between views")).to("cpu")
                 images = torch.cat([images, drawn.images])
                 alphas = torch.cat([alphas, drawn.alphas])
-                poses = replace(
-                    poses,
-                    camera_to_world=torch.cat([poses.camera_to_world, new.camera_to_world]),
-                    intrinsics=torch.cat([poses.intrinsics, new.intrinsics]),
+                poses = PartlyDrawnCameras(
+                    torch.cat([poses.camera_to_world, new.camera_to_world]),
+                    torch.cat([poses.intrinsics, new.intrinsics]),
+                    *(poses.width, poses.height),
+                    drawn=len(new),
                 )
         return io.NodeOutput(images, alphas, poses, from_splat(splat.to("cpu")))

@@ -13,6 +13,7 @@ from .comfy_run import told, working
 from .comfy_types import (
     MeshSocket,
     from_mesh,
+    seen_and_drawn,
     to_mesh,
     to_orbit_views,
     without_colors,
@@ -77,7 +78,7 @@ class TextureBaker(io.ComfyNode):
     ) -> io.NodeOutput:
         config = TextureConfig(size=texture_size, reference_weight=reference_weight)
         with working():
-            views = to_orbit_views(image, mask, cameras)
+            views, _ = seen_and_drawn(to_orbit_views(image, mask, cameras))
             bare = to_mesh(mesh)
             bare = (
                 replace(bare, texture=None, vertex_colors=None)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.masks import cut_out
-from .comfy_models import DepthSocket, Hi3DModel, ModelSocket, device, make_room
+from .comfy_models import Hi3DModel, ModelSocket, device, make_room
 from .comfy_run import told_with_preview, working
-from .inputs import elevation_input, solver_inputs
+from .inputs import depth_input, elevation_input, inverse_depths, solver_inputs
 from .orbit_sampler import square_picture
+
+if TYPE_CHECKING:
+    from ..hi3d_core.refine import RefineConfig
 
 
 class VideoRefiner(io.ComfyNode):
@@ -31,13 +36,7 @@ class VideoRefiner(io.ComfyNode):
                 io.Mask.Input(
                     "input_mask", optional=True, tooltip="White on the input picture's object."
                 ),
-                io.MultiType.Input(
-                    "depth",
-                    types=[DepthSocket, io.Image],
-                    optional=True,
-                    tooltip="From Hi3D Depth Estimator, or another estimator's pictures (near is "
-                    "white). Without it the model's own network estimates it.",
-                ),
+                depth_input("Without it the model's own network estimates it."),
                 elevation_input(
                     "The orbit's, in degrees, as given to the sampler.",
                 ),
@@ -80,28 +79,44 @@ class VideoRefiner(io.ComfyNode):
         input_mask: Tensor | None = None,
         depth: Tensor | None = None,
     ) -> io.NodeOutput:
-        from ..hi3d_core.refine import RefineConfig, refine_orbit
+        from ..hi3d_core.refine import RefineConfig
 
+        config = RefineConfig(size=size, steps=steps or None, solver=solver, strength=strength)
         with working():
             frames = image[..., :3].detach().clone().cpu().float().clamp(0, 1)
             picture = square_picture(input_image, input_mask, _square(frames))
-            depths = None if depth is None else _maps(depth)
-            networks = model.stage("refiner")
-            make_room(networks, size)
-            on_step, on_preview = told_with_preview()
-            refined = refine_orbit(
-                networks,
-                frames,
-                picture,
-                elevation,
-                RefineConfig(size=size, steps=steps or None, solver=solver, strength=strength),
-                generator=torch.Generator().manual_seed(seed),
-                depths=depths,
-                device=device(),
-                on_step=on_step,
-                on_preview=on_preview,
-            )
+            depths = None if depth is None else inverse_depths(depth)
+            refined = repaint_orbit(model, frames, picture, elevation, config, seed, depths)
             return io.NodeOutput(*cut_out(refined))
+
+
+def repaint_orbit(
+    model: Hi3DModel,
+    frames: Tensor,
+    picture: Tensor,
+    elevation: float,
+    config: RefineConfig,
+    seed: int,
+    depths: Tensor | None = None,
+) -> Tensor:
+    """Frames (16, S, S, 3), refined from coarser ones and the picture they were painted from."""
+    from ..hi3d_core.refine import refine_orbit
+
+    networks = model.stage("refiner")
+    make_room(networks, config.size)
+    on_stage, on_preview = told_with_preview()
+    return refine_orbit(
+        networks,
+        frames,
+        picture,
+        elevation,
+        config,
+        generator=torch.Generator().manual_seed(seed),
+        depths=depths,
+        device=device(),
+        on_step=on_stage("refine"),
+        on_preview=on_preview,
+    )
 
 
 def _square(frames: Tensor) -> int:
@@ -109,11 +124,3 @@ def _square(frames: Tensor) -> int:
     if height != width:
         raise ValueError(f"the orbit's frames are {width} x {height}, expected square ones")
     return int(height) // 64 * 64 or 64
-
-
-def _maps(depth: Tensor) -> Tensor:
-    """(F, H, W) relative inverse depth of our wire, or of pictures (F, H, W, 3)."""
-    from ..hi3d_core.depth import to_inverse_depth
-
-    maps = depth.detach().clone().cpu().float()
-    return to_inverse_depth(maps.mean(dim=-1) if maps.ndim == 4 else maps, "near_is_large")

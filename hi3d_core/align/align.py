@@ -22,6 +22,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.transform import resize
 
 from ..datatypes import OnStep, OrbitViews
+from ..progress import Progress
 from ..surface.hull import FloatArray
 from .flow import Flow, FlowConfig, optical_flow
 from .tones import shading_gains, solve_tones, tone_ratio
@@ -82,15 +83,21 @@ def align_views(
     height, width = rendered.images.shape[1:3]
     fit_images, fit_alphas = _arrays(rendered)
     images, alphas = _arrays(views)
-    small_images = np.stack([_resized(image, height, width) for image in images])
-    small_alphas = np.stack([_resized(alpha, height, width) for alpha in alphas])
+    progress = Progress(on_step, 2 * len(views))
+    small_images = np.empty_like(fit_images)
+    small_alphas = np.empty_like(fit_alphas)
+    for view in range(len(views)):
+        progress.alive()
+        small_images[view] = _resized(images[view], height, width)
+        small_alphas[view] = _resized(alphas[view], height, width)
+    progress.alive()
 
     gains = solve_tones(small_images, small_alphas, fit_images, fit_alphas, reference=reference)
     if np.abs(np.log(gains)).max() < config.gain_noise:
         gains = np.ones_like(gains)
-    tell = on_step or (lambda done, total: None)
     flows = []
     for view in range(len(views)):
+        progress.alive()
         toned = _toned(small_images[view], small_alphas[view], gains[view])
         flows.append(
             optical_flow(
@@ -101,7 +108,7 @@ def align_views(
                 replace(config.flow, window=config.flow.window * width / 512),
             )
         )
-        tell(view + 1, 2 * len(views))
+        progress.step()
 
     # The fit has the mean of all views' tones: shading is compared in the reference's.
     target = _in_tone_of(reference, small_images, small_alphas, fit_images, fit_alphas)
@@ -125,7 +132,7 @@ def align_views(
             picture = picture.toned(maps ** shares[view])
         new_images[view], new_alphas[view] = picture.image, picture.alpha
         trust[view] = _trust(picture, target[view], fit_alphas[view], config)
-        tell(len(views) + view + 1, 2 * len(views))
+        progress.step()
     aligned = OrbitViews(
         torch.from_numpy(new_images).to(views.images),
         torch.from_numpy(new_alphas).to(views.alphas),

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..datatypes import OnStep, OrbitViews
+from ..datatypes import OnPreview, OnStep, OrbitViews
 from ..local_views import shrunk
+from ..progress import Progress
 from ..surface.agreement import doubt, silhouette_agreement
 from ..surface.field import Field
 from ..surface.field_views import field_views
@@ -53,16 +54,17 @@ def align_in_rounds(
     rounds: tuple[Round, ...] = ROUNDS,
     seed: int = 0,
     on_step: OnStep | None = None,
+    on_preview: OnPreview | None = None,
 ) -> tuple[OrbitViews, FloatArray]:
     """Bring views to what they have in common.
 
     given: in the placement's local frame, as they came. config: of the fits, but for what a round
     says. Returns the views aligned, at most about 512 pixels wide, and the trust in their pixels
-    (V, H, W), which each round's fit goes by too. Raises as `fit_surface`.
+    (V, H, W), which each round's fit goes by too. on_preview, and what is raised: as `fit_surface`.
     """
     small = shrunk(given, _VIEWS)
     views, trust = small, np.ones(small.alphas.shape, np.float32)
-    steps = _Steps(on_step, [_fit_steps(each) + 2 * len(given) for each in rounds])
+    progress = Progress(on_step, sum(_fit_steps(each) + 2 * len(given) for each in rounds))
     for each in rounds:
         quick = replace(
             config,
@@ -72,14 +74,19 @@ def align_in_rounds(
             cavity_rounds=0,
         )
         field = fit_surface(
-            views, placement, quick, trust=trust, seed=seed, on_step=steps.next_part()
+            views,
+            placement,
+            quick,
+            trust=trust,
+            seed=seed,
+            on_step=progress.part(),
+            on_preview=on_preview,
         )
-        steps.pass_over(_fit_steps(each))
-        found = _aligned(small, field, each.window, steps.next_part())
+        found = _aligned(small, field, each.window, progress.part())
         # Where the views agree by now, distrust would only keep the fit's own errors.
         views, share = found.views, doubt(silhouette_agreement(found.views, placement))
         trust = (1 - share * (1 - found.trust)).astype(np.float32)
-        steps.pass_over(2 * len(given))
+        progress.alive()
     return views, trust
 
 
@@ -92,26 +99,10 @@ def _aligned(given: OrbitViews, field: Field, window: float, on_step: OnStep | N
     shape = given.cameras
     cameras = shape.resized(_DRAWN, max(1, round(_DRAWN * shape.height / shape.width)))
     config = AlignConfig(flow=FlowConfig(window=window, outline=5.0))
-    return align_views(given, field_views(field, cameras), config, on_step=on_step)
+    progress = Progress(on_step, 2 * len(given))
+    drawn = field_views(field, cameras, on_step=lambda done, total: progress.alive())
+    return align_views(given, drawn, config, on_step=on_step)
 
 
 def _fit_steps(each: Round) -> int:
     return sum(level.iterations for level in each.levels)
-
-
-class _Steps:
-    """Tells parts of a long work as steps of the whole."""
-
-    def __init__(self, on_step: OnStep | None, parts: list[int]) -> None:
-        self._on_step = on_step
-        self._total = sum(parts)
-        self._before = 0
-
-    def next_part(self) -> OnStep | None:
-        on_step, before = self._on_step, self._before
-        if on_step is None:
-            return None
-        return lambda done, total: on_step(before + done, self._total)
-
-    def pass_over(self, steps: int) -> None:
-        self._before += steps

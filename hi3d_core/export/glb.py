@@ -20,7 +20,13 @@ _VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _REPEAT = 9729, 9987, 10497
 
 
-def write_glb(mesh: Mesh, path: str | Path, *, jpeg_quality: int | None = None) -> None:
+def write_glb(
+    mesh: Mesh,
+    path: str | Path,
+    *,
+    jpeg_quality: int | None = None,
+    extras: dict[str, str] | None = None,
+) -> None:
     """Write a mesh as GLB, in our world frame, which is glTF's: Y up, front towards +Z.
 
     Vertices keep their order; normals are smooth, shared by all vertices at one position. The
@@ -28,6 +34,8 @@ def write_glb(mesh: Mesh, path: str | Path, *, jpeg_quality: int | None = None) 
     JPEG with `jpeg_quality` (1 to 95). Without a texture, vertex colours are stored; glTF wants
     those in linear light, so they are converted from sRGB. Viewers multiply the two, therefore
     vertex colours are left out beside a texture, and texture coordinates without one.
+
+    extras: kept under `asset.extras`, where ComfyUI looks for the workflow that made a file.
 
     Raises ValueError for a mesh without faces or a place that can't be written.
     """
@@ -69,6 +77,8 @@ def write_glb(mesh: Mesh, path: str | Path, *, jpeg_quality: int | None = None) 
         meshes=[{"primitives": [primitive]}],
         materials=[{"pbrMetallicRoughness": material, "doubleSided": False}],
     )
+    if extras:
+        document.content["asset"]["extras"] = extras
     with replacing(path) as temporary:
         temporary.write_bytes(document.to_bytes())
 

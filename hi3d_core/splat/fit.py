@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from ..cameras import Cameras
-from ..datatypes import Gaussians, OnStep, OrbitViews
+from ..datatypes import Gaussians, OnPreview, OnStep, OrbitViews
 from ..threads import one_torch_thread
 from .densify import choose_targets, relocated
 from .initialize import initial_gaussians
+from .interpolate import render_views
 from .rasterize import rasterize
 from .spherical_harmonics import SH_0, sh_from_colors
 from .structural_similarity import structural_similarity
@@ -63,6 +64,7 @@ def fit_gaussians(
     *,
     seed: int = 0,
     on_step: OnStep | None = None,
+    on_preview: OnPreview | None = None,
 ) -> Gaussians:
     """Fit a splat to views of one object.
 
@@ -72,6 +74,7 @@ def fit_gaussians(
     every time.
 
     Returns N Gaussians of spherical-harmonics degree 0. `on_step` may raise to cancel.
+    `on_preview` is shown the views one after the other, as they are drawn by then.
 
     Raises ValueError for bad points (see `initial_gaussians`), and FloatingPointError, naming
     the term, if the loss is no longer finite.
@@ -91,6 +94,8 @@ def fit_gaussians(
             fit.step(pictures[order.pop()], step)
             if on_step is not None:
                 on_step(step + 1, config.iterations)
+            if on_preview is not None and step % _PREVIEW_EVERY == 0:
+                on_preview(fit.drawn(views.cameras, step // _PREVIEW_EVERY))
         return fit.result()
 
 
@@ -103,6 +108,7 @@ class _Picture:
     camera: Cameras  # one
 
 
+_PREVIEW_EVERY, _PREVIEW = 25, 256  # steps; pixels
 _MARGIN = 0.06  # of the picture's longer side, kept around the object
 
 
@@ -196,6 +202,13 @@ class _Fit:
         self.optimizer.step()
         if (step + 1) % config.relocate_every == 0 and step < 0.8 * config.iterations:
             self._relocate()
+
+    @torch.no_grad()
+    def drawn(self, cameras: Cameras, turn: int) -> Tensor:
+        """One small picture (1, h, w, 3), each turn from the next camera."""
+        height = max(1, round(_PREVIEW * cameras.height / cameras.width))
+        camera = cameras[[turn % len(cameras)]].resized(_PREVIEW, height)
+        return render_views(self.result(), camera).images.cpu()
 
     @torch.no_grad()
     def _relocate(self) -> None:

@@ -77,12 +77,13 @@ def open_cavities(
             return
         unseen = np.zeros_like(field.seen)
         candidate = Field(field.grid, sdf, projected_colors(sdf, sightings), unseen)
+        yield field, done
         for _ in refit(candidate, CANDIDATE_ITERATIONS):
             done += 1
             yield field, done
         field, changed = better_of(field, candidate, sightings)
+        yield field, done
         if changed < _WORTH_A_LOOK and not by_fog:
-            yield field, done
             return
         for _ in refit(field, SETTLE_ITERATIONS):
             done += 1

@@ -9,6 +9,7 @@ Letters: (X, Y, Z) grid nodes, B band nodes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,10 @@ from ..jit import njit
 from .hull import FloatArray, Grid
 
 IndexArray = NDArray[np.int32]
+
+
+def _go_on() -> None:
+    """What those call between steps whom no one may cancel."""
 
 
 @dataclass
@@ -42,8 +47,8 @@ class Field:
         colors = np.full((*grid.shape, 3), 0.5, np.float32)
         return Field(grid, redistance(sdf), colors, np.zeros(grid.shape, np.float32))
 
-    def resampled(self, grid: Grid) -> Field:
-        """The same field on another grid over the same box."""
+    def resampled(self, grid: Grid, alive: Callable[[], None] = _go_on) -> Field:
+        """The same field on another grid over the same box. alive: as for `redistance`."""
         axes = [
             (grid.origin[a] + grid.voxel * np.arange(grid.shape[a]) - self.grid.origin[a])
             / self.grid.voxel
@@ -52,12 +57,13 @@ class Field:
         where = np.stack(np.meshgrid(*axes, indexing="ij"))
 
         def sample(values: FloatArray, order: int) -> FloatArray:
+            alive()
             return map_coordinates(values, where, order=order, mode="nearest", output=np.float32)
 
         # Cubic interpolation: linear leaves creases at the old cells' faces.
         sdf = sample(self.sdf, 3) * np.float32(self.grid.voxel / grid.voxel)
         colors = np.stack([sample(self.colors[..., c], 1) for c in range(3)], axis=-1)
-        return Field(grid, redistance(close_border(sdf)), colors, sample(self.seen, 1))
+        return Field(grid, redistance(close_border(sdf), alive), colors, sample(self.seen, 1))
 
 
 def close_border(sdf: FloatArray) -> FloatArray:
@@ -71,14 +77,16 @@ def close_border(sdf: FloatArray) -> FloatArray:
     return closed
 
 
-def redistance(sdf: FloatArray) -> FloatArray:
+def redistance(sdf: FloatArray, alive: Callable[[], None] = _go_on) -> FloatArray:
     """Turn a field into the distance to its own zero level, which stays where it is.
 
     Nodes beside the zero level get f / |grad f|; the rest follow by the fast sweeping method
-    (Zhao 2005, "A fast sweeping method for eikonal equations", eq. 2.4). In voxels.
+    (Zhao 2005, "A fast sweeping method for eikonal equations", eq. 2.4). In voxels. alive: called
+    between sweeps, of which large grids take a second's worth; it may raise to cancel.
     """
     distance, fixed = _near_distance(sdf.astype(np.float32))
     for _ in range(2):
+        alive()
         _sweep(distance, fixed)
     return np.where(sdf < 0, -distance, distance)
 

@@ -8,16 +8,20 @@ relaxed (`relax.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numba
 import numpy as np
+from torch import Tensor
 
-from ..datatypes import OnStep, OrbitViews
+from ..cameras import Cameras
+from ..datatypes import OnPreview, OnStep, OrbitViews
+from ..progress import Progress
 from .cavities import open_cavities, steps_of
 from .consistency import Sightings
 from .field import Band, Field, FloatArray, find_band, redistance, unseen_below
+from .field_views import field_views
 from .hull import Placement, hull_distance
 from .optimize import step_band
 from .priors import (
@@ -31,6 +35,7 @@ from .rays import RayBatch, Rays
 from .relax import relax_hidden
 from .render import COLUMNS, accumulate_gradients
 
+_PREVIEW = 256  # pixels
 _PRIOR_SHARE = 3  # rays for each point of a prior that joins a batch
 
 
@@ -82,6 +87,7 @@ def fit_surface(
     priors: SurfacePriors | None = None,
     seed: int = 0,
     on_step: OnStep | None = None,
+    on_preview: OnPreview | None = None,
 ) -> Field:
     """Fit a signed distance field to posed views with masks.
 
@@ -89,7 +95,8 @@ def fit_surface(
     and not seen; `between_share` of their rays join the batches, which grow by as much, and they
     don't carve the hull. trust: (V, H, W) in [0, 1], how much each pixel of the views counts, as
     `align.rounds` finds it. priors: estimated depths and normals of the views, which pull gently.
-    Deterministic for a seed and a thread count.
+    Deterministic for a seed and a thread count. on_preview: shown the views one after the other,
+    as the field draws them by then.
 
     Raises FloatingPointError when the loss is no longer finite, and ValueError for trust of
     another shape than the views'.
@@ -101,7 +108,7 @@ def fit_surface(
     config = config or SurfaceConfig()
     dug = steps_of(config.cavity_rounds)
     total = dug + sum(level.iterations for level in config.levels)
-    tell = on_step or (lambda done, total: None)
+    progress = Progress(on_step, total)
     done = 0
     field: Field | None = None
     rng = np.random.default_rng(seed)
@@ -111,7 +118,8 @@ def fit_surface(
             hull = hull_distance(views, grid, slack_pixels=config.slack_pixels)
             field = Field.from_distance(grid, hull)
         else:
-            field = field.resampled(grid)
+            field = field.resampled(grid, progress.alive)
+        progress.alive()
         given = Rays.from_views(views, level.picture, trust).in_grid(grid)
         rays, batch = given, config.rays
         if between is not None:
@@ -119,25 +127,33 @@ def fit_surface(
             rays = given.joined(more.in_grid(grid))
             batch = config.rays * len(rays.view) // len(given.view)
         points = None if priors is None else priors.points(field)
-        fit = _LevelFit(level, config, rays, batch, points, rng)
+        fit = _LevelFit(level, config, rays, batch, points, rng, progress.alive)
         steps = (
             fit.run(field, level.iterations) if number == 0 else fit.go_on(field, level.iterations)
         )
         for iteration in steps:
-            tell(done + iteration, total)
+            progress.reach(done + iteration)
+            if on_preview is not None and iteration % config.refresh == 1:
+                on_preview(_drawn(field, views.cameras, (done + iteration) // config.refresh))
         done += level.iterations
         if number == 0 and config.cavity_rounds:
             sightings = Sightings.of(given)
+            progress.alive()
             openings = open_cavities(field, sightings, fit.go_on, config.cavity_rounds, seed)
             for opened, step in openings:
                 field = opened
-                tell(done + step, total)
+                progress.reach(done + step)
             done += dug
         if number == 0:
-            so_far = done
-            relax_hidden(field, config.band, lambda: tell(so_far, total))  # noqa: B023
+            relax_hidden(field, config.band, progress.alive)
     assert field is not None  # a config has at least one level
     return field
+
+
+def _drawn(field: Field, cameras: Cameras, turn: int) -> Tensor:
+    """One small picture (1, h, w, 3), each turn from the next camera."""
+    height = max(1, round(_PREVIEW * cameras.height / cameras.width))
+    return field_views(field, cameras[[turn % len(cameras)]].resized(_PREVIEW, height)).images
 
 
 @dataclass
@@ -150,6 +166,7 @@ class _LevelFit:
     batch: int
     priors: PriorPoints | None
     rng: np.random.Generator
+    alive: Callable[[], None]  # called between parts of long steps; may raise to cancel
 
     def run(self, field: Field, iterations: int) -> Iterator[int]:
         """Fit a field in place; yields how many iterations are done."""
@@ -176,8 +193,10 @@ def _fit_level(
     state = _BandState.start(field, config)
     for iteration in range(iterations):
         if iteration and iteration % config.refresh == 0:
-            field.sdf = redistance(field.sdf)
+            field.sdf = redistance(field.sdf, fit.alive)
+            fit.alive()
             state = state.refreshed(field, config)
+            fit.alive()
         progress = iteration / max(iterations - 1, 1)
         steepness = sharpness[0] * (sharpness[1] / sharpness[0]) ** progress
         decay = config.final_rate**progress
@@ -226,7 +245,7 @@ def _fit_level(
         if not np.isfinite(loss):
             raise FloatingPointError("the surface fit's image and mask loss is not finite")
         yield iteration + 1
-    field.sdf = redistance(field.sdf)
+    field.sdf = redistance(field.sdf, fit.alive)
 
 
 @dataclass

@@ -11,9 +11,9 @@ from torch import Tensor
 from ..datatypes import Mesh, OnStep, OrbitViews
 from ..mesh import measure_area
 from ..normals import vertex_normals
+from ..progress import Progress
 from .config import TextureConfig
 from .fill import FILL_STEPS, fill_around_charts
-from .progress import Progress
 from .surface_colors import Picked, Witnesses, color_places, color_steps
 from .texels import find_texels, surface_normals, surface_points
 

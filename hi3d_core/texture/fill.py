@@ -20,7 +20,7 @@ from scipy.sparse.linalg import cg
 from scipy.spatial import cKDTree
 
 from ..jit import njit
-from .progress import Progress
+from ..progress import Progress
 from .votes import beyond_doubt, eased
 
 _GRID = 96  # cells along the longest side

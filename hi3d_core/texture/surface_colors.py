@@ -16,11 +16,11 @@ import numpy as np
 from torch import Tensor
 
 from ..datatypes import Mesh, OrbitViews
+from ..progress import Progress
 from .config import TextureConfig
 from .fill import spread_colors
 from .levelling import solve_gains
 from .lock import lock_colors
-from .progress import Progress
 from .shrink import shrunk_to_pixel
 from .votes import blend_votes, collect_votes, eased
 from .witness import Witness, prepare_witness

@@ -11,7 +11,7 @@ import numpy as np
 from numba import prange
 
 from ..jit import njit
-from .progress import Progress
+from ..progress import Progress
 
 _BAND_ROWS = 32
 

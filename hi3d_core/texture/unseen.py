@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ..cameras import Cameras
 from ..datatypes import OnStep, OrbitViews
+from ..progress import Progress
 from ..render import render_mesh
 from .bake import SURELY_SEEN, BakedTexture, SurfaceTexels, check_anchor
 from .config import TextureConfig
 from .fill import FILL_STEPS, fill_around_charts
 from .levelling import solve_gains
-from .progress import Progress
 from .surface_colors import chunks, spread_to_unsure
 from .votes import blend_votes, collect_votes, eased
 from .witness import Witness, prepare_witness

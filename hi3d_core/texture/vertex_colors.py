@@ -13,9 +13,9 @@ from torch import Tensor
 from ..datatypes import Mesh, OnStep, OrbitViews
 from ..mesh import measure_area
 from ..normals import vertex_normals
+from ..progress import Progress
 from .bake import BakedTexture, bake, check_anchor
 from .config import TextureConfig
-from .progress import Progress
 from .surface_colors import Picked, Witnesses, color_places, color_steps
 
 _log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..cameras import Cameras
 from ..datatypes import Mesh, OrbitViews
+from ..progress import Progress
 from ..raster import pixel_matrices, rasterize_triangles
 from ..resize import resize_array
-from .progress import Progress
 
 _DEPTH_SCALE = 2  # the z-buffer has this many pixels a pixel of trust, along each axis
 _LARGEST_GRID = 1024  # pixels; larger pictures have their edges found at a fraction of their size

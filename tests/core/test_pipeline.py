@@ -261,3 +261,35 @@ def test_priors_that_do_not_belong_to_the_views_are_refused():
     both = Hints(inverse_depths=torch.ones(6, 64, 64), normals=torch.ones(6, 32, 32, 3))
     with pytest.raises(ValueError, match="normals are"):
         reconstruct(views, BARE, hints=both)
+
+
+def test_rendered_views_join_the_fit_and_carve_nothing():
+    """In a far, large world, so that their placement matters too."""
+
+    def moved(views: OrbitViews) -> OrbitViews:
+        poses = views.cameras.camera_to_world.clone()
+        poses[:, :3, 3] = poses[:, :3, 3] * 100 + torch.tensor([300.0, -50.0, 120.0])
+        return replace(views, cameras=replace(views.cameras, camera_to_world=poses))
+
+    few = moved(sphere_views(Cameras.orbit(3, 10, width=96, height=96)))
+    between = moved(sphere_views(Cameras.orbit(12, 10, width=96, height=96)[[1, 2, 3, 5, 6, 7]]))
+    surface = replace(BARE.surface, levels=(Level(40, 96, 60),))
+    config = replace(BARE, interpolated_share=1.0, surface=surface)
+
+    def off(mesh) -> float:
+        """Mean distance from the ball's surface at the height that the views see."""
+        local = (mesh.vertices - torch.tensor([300.0, -50.0, 120.0])) / 100
+        side = local[local[:, 1].abs() < 0.25]
+        return float((side.norm(dim=1) - 0.4).abs().mean())
+
+    plain = reconstruct(few, config)
+    hinted = reconstruct(few, config, hints=Hints(between=between))
+    assert off(hinted.mesh) < 0.5 * off(plain.mesh)
+    # Empty pictures would leave nothing, if they carved.
+    empty = OrbitViews(
+        torch.ones_like(between.images), torch.zeros_like(between.alphas), between.cameras
+    )
+    blank = reconstruct(few, replace(config, interpolated_share=0.0), hints=Hints(between=empty))
+    assert torch.equal(blank.mesh.vertices, plain.mesh.vertices)
+    with pytest.raises(ValueError, match="leave one of them out"):
+        reconstruct(few, replace(config, interpolate=4), hints=Hints(between=between))

@@ -66,16 +66,17 @@ def modules(output: str, given: str, *, old: bool = False) -> dict[str, types.Mo
     io = types.SimpleNamespace(
         MultiType=multi,
         Custom=_socket_type,
-        ComfyNode=object,
+        ComfyNode=type("ComfyNode", (), {"hidden": types.SimpleNamespace()}),
         Schema=Schema,
         NodeOutput=NodeOutput,
+        Hidden=types.SimpleNamespace(prompt="PROMPT", extra_pnginfo="EXTRA_PNGINFO"),
         **sockets,
     )
     made = {
         name: types.ModuleType(name)
         for name in (
             *("comfy_api", "comfy_api.latest", "comfy", "comfy.model_management", "comfy.utils"),
-            *("folder_paths", "comfy_extras", "comfy_extras.nodes_hunyuan3d"),
+            *("folder_paths", "comfy_extras", "comfy_extras.nodes_hunyuan3d", "comfy.cli_args"),
         )
     }
     latest = made["comfy_api.latest"]
@@ -116,6 +117,8 @@ def modules(output: str, given: str, *, old: bool = False) -> dict[str, types.Mo
 
     made["comfy.utils"].ProgressBar, made["comfy.utils"].told = ProgressBar, told
     made["comfy"].utils = made["comfy.utils"]
+    made["comfy.cli_args"].args = types.SimpleNamespace(disable_metadata=False)
+    made["comfy"].cli_args = made["comfy.cli_args"]
 
     def save_path(prefix, root, *_):
         folder = Path(root) / Path(prefix).parent

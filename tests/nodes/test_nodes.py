@@ -285,3 +285,155 @@ def test_a_splat_draws_the_views_between(node, parts):
     assert float(-10 * error.log10()) > 24
     assert splat.positions.shape == (1, 1500, 3)
     assert float(splat.positions[0].norm(dim=1).median()) == pytest.approx(0.4, abs=0.03)
+
+
+def test_drawn_views_are_told_from_seen_ones(node, parts, quick, monkeypatch):
+    cameras = _cameras(node)
+    image, mask = _ball(cameras.resized(96, 96))
+    given = (
+        node["Hi3DGaussianSplatInterpolator"]
+        .execute(image, cameras, between=8, steps=60, count=800, seed=0, mask=mask)
+        .args
+    )
+    mesher, found = parts("nodes.neus_mesher"), {}
+
+    def spied(views, config, *, hints, **others):
+        found.update(views=views, between=hints.between)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mesher, "reconstruct", spied)
+    with pytest.raises(KeyboardInterrupt):
+        node["Hi3DNeusMesher"].execute(given[0], given[2], mask=given[1], **quick)
+    assert len(found["views"]) == len(found["between"]) == 8
+    assert torch.equal(found["between"].images, given[0][8:])
+    assert torch.allclose(
+        found["between"].cameras.camera_to_world, given[2].camera_to_world[8:], atol=1e-6
+    )
+    # Chained, the splat is fitted to what was seen alone.
+    again = (
+        node["Hi3DGaussianSplatInterpolator"]
+        .execute(given[0], given[2], between=0, steps=1, count=800, seed=0, mask=given[1])
+        .args
+    )
+    assert torch.equal(again[0], image) and len(again[2]) == 8
+
+
+def test_normals_and_depth_reach_the_fit_in_the_world(node, parts, quick, monkeypatch):
+    cameras = _cameras(node)
+    image, mask = _ball(cameras.resized(96, 96))
+    # What an estimator gives for the ball: in its middle the normal points to the camera.
+    pictures = torch.full((8, 96, 96, 3), 0.5)
+    pictures[..., 2] = 1.0
+    pictures[0, 0, 0] = torch.tensor([0.5, 1.0, 0.5])  # up
+    pictures[0, 0, 1] = torch.tensor([1.0, 0.5, 0.5])  # to the right
+    mesher, found = parts("nodes.neus_mesher"), []
+
+    def spied(views, config, *, hints, **others):
+        found.append(hints)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mesher, "reconstruct", spied)
+    depth = torch.rand(8, 96, 96)
+    with pytest.raises(KeyboardInterrupt):
+        node["Hi3DNeusMesher"].execute(
+            image, cameras, mask=mask, depth=depth, normals=pictures, **quick
+        )
+    hints = found[0]
+    assert torch.allclose(hints.normals[:, 48, 48], -cameras.forwards, atol=1e-5)
+    # Camera 0 stands before the front, ten degrees up: right is +X, up is nearly +Y.
+    assert torch.allclose(hints.normals[0, 0, 1], torch.tensor([1.0, 0, 0]), atol=1e-5)
+    assert float(hints.normals[0, 0, 0, 1]) == pytest.approx(0.985, abs=1e-3)
+    assert torch.allclose(hints.inverse_depths, depth, atol=1e-3)  # stretched to 0 to 1
+    with pytest.raises(ValueError, match="7 pictures for 8 views"):
+        node["Hi3DNeusMesher"].execute(image, cameras, mask=mask, normals=pictures[:7], **quick)
+
+
+def test_fits_show_the_orbit_turning(node, quick):
+    cameras = _cameras(node)
+    image, mask = _ball(cameras.resized(96, 96))
+    bar, shown = sys.modules["comfy.utils"], []
+
+    class Watching(bar.ProgressBar):
+        def update_absolute(self, value, total=None, preview=None):
+            if preview is not None:
+                shown.append(np.asarray(preview[1], np.float32) / 255)
+
+    bar.ProgressBar = Watching
+    node["Hi3DNeusMesher"].execute(image, cameras, mask=mask, **quick)
+    of_mesh = len(shown)
+    node["Hi3DGaussianSplatInterpolator"].execute(
+        image, cameras, between=0, steps=60, count=800, seed=0, mask=mask
+    )
+    assert of_mesh >= 2 and len(shown) - of_mesh == 3
+    for picture in (shown[of_mesh - 1], shown[-1]):
+        assert picture.shape == (256, 256, 3)
+        assert (picture[:8, :8] > 0.97).all()
+        assert picture[100:156, 100:156].mean() < 0.8
+
+
+def test_a_glb_keeps_its_workflow(node, parts, folders):
+    corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    mesh = parts("hi3d_core.datatypes").Mesh(corners, torch.tensor([[0, 1, 2]]))
+    host_mesh = parts("nodes.comfy_types").from_mesh(mesh)
+    exporter, arguments = node["Hi3DGlbExporter"], sys.modules["comfy.cli_args"].args
+    exporter.hidden.prompt = {"1": {"class_type": "Größe"}}
+    exporter.hidden.extra_pnginfo = {"workflow": {"nodes": []}}
+
+    def extras(**settings) -> dict:
+        (name,) = exporter.execute(host_mesh, "x", "GLB", **settings).args[:1]
+        data = (folders[0] / name).read_bytes()
+        length = int.from_bytes(data[12:16], "little")
+        return json.loads(data[20 : 20 + length])["asset"].get("extras", {})
+
+    kept = extras()
+    assert json.loads(kept["prompt"]) == exporter.hidden.prompt
+    assert json.loads(kept["workflow"]) == {"nodes": []}
+    assert extras(embed_workflow=False) == {}
+    arguments.disable_metadata = True
+    assert extras() == {}
+
+
+def test_one_node_does_it_all(node, parts, folders, quick, monkeypatch):
+    cameras = parts("hi3d_core.cameras").Cameras.orbit(16, 10.0, width=64, height=64)
+    coarse, _ = _ball(cameras)
+    fine, _ = _ball(cameras.resized(128, 128))
+    whole, asked = parts("nodes.image_to_3d"), []
+
+    def painted(model, picture, elevation, config, seed):
+        asked.append((picture.shape, elevation, config.size, seed))
+        return coarse
+
+    def repainted(model, frames, picture, elevation, config, seed):
+        asked.append((picture.shape, elevation, config.size, seed, frames is coarse))
+        return fine
+
+    monkeypatch.setattr(whole, "paint_orbit", painted)
+    monkeypatch.setattr(whole, "repaint_orbit", repainted)
+    config = replace(
+        parts("nodes.neus_mesher").QUALITIES["preview"],
+        splat=parts("hi3d_core.splat.fit").SplatConfig(count=800, size=64, iterations=30),
+        texture=replace(parts("hi3d_core.texture").TextureConfig(), size=128),
+    )
+    monkeypatch.setitem(whole.QUALITIES, "preview", config)
+    model = node["Hi3DLoader"].execute("auto", "auto", "auto", "auto").args[0]
+    settings = {
+        **{"elevation": 10.0, "size": 64, "refine": True, "quality": "preview", "seed": 7},
+        "filename_prefix": "hi3d/one",
+    }
+    with pytest.raises(ValueError, match=r"first_stage\.pt(.|\n)*second_stage\.pt"):
+        node["Hi3DImageTo3D"].execute(model, coarse[:1], **settings)
+    assert not asked
+    monkeypatch.setattr(type(model), "require", lambda self, *stages: None)
+    with pytest.raises(ValueError, match="2 pictures, expected one"):
+        node["Hi3DImageTo3D"].execute(model, coarse[:2], **settings)
+    with torch.inference_mode():
+        mesh, splat, image, path = node["Hi3DImageTo3D"].execute(model, coarse[:1], **settings).args
+    assert asked == [((64, 64, 3), 10.0, 64, 7), ((128, 128, 3), 10.0, 128, 7, True)]
+    assert image.shape == (16, 128, 128, 3)
+    assert float((image - fine).abs().mean()) < 0.01
+    assert path == "hi3d/one_00001_.glb" and (folders[0] / path).read_bytes()[:4] == b"glTF"
+    side = mesh.vertices[0][mesh.vertices[0][:, 1].abs() < 0.25]
+    assert float((side.norm(dim=1) - 0.4).abs().mean()) < 0.02
+    assert float(splat.positions[0].norm(dim=1).median()) == pytest.approx(0.4, abs=0.03)
+    node["Hi3DImageTo3D"].execute(model, coarse[:1], **{**settings, "refine": False})
+    assert len(asked) == 3

@@ -16,6 +16,7 @@ IDS = [
     "Hi3DTextureBaker",
     "Hi3DMeshRenderer",
     "Hi3DGlbExporter",
+    "Hi3DImageTo3D",
 ]
 
 

@@ -1,8 +1,8 @@
-"""Tell how far a bake is, and let it be cancelled in between."""
+"""Tell how far a long work is, and let it be cancelled in between."""
 
 from __future__ import annotations
 
-from ..datatypes import OnStep
+from .datatypes import OnStep
 
 
 class Progress:
@@ -13,8 +13,17 @@ class Progress:
 
     def step(self) -> None:
         """One more step is done."""
-        self._done += 1
+        self.reach(self._done + 1)
+
+    def reach(self, done: int) -> None:
+        """So many steps are done."""
+        self._done = done
         self.alive()
+
+    def part(self) -> OnStep:
+        """For a part of the work that tells of its own steps, from here on."""
+        before = self._done
+        return lambda done, total: self.reach(before + done)
 
     def alive(self) -> None:
         """No step is done, but it is a good moment to cancel."""
@@ -23,5 +32,4 @@ class Progress:
 
     def finish(self) -> None:
         """All is done."""
-        self._done = self._total
-        self.alive()
+        self.reach(self._total)
