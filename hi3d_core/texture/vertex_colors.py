@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ def bake_or_color(
     elif mesh.uvs is not None:
         unwrapped = mesh
     else:
-        unwrapped = _unwrapped(mesh, config.size, unwrap)
+        unwrapped = _unwrapped(mesh, config.size, unwrap, on_step)
     if unwrapped is not None:
         return bake(unwrapped, views, config, reference=reference, weights=weights, on_step=on_step)
     colors, gains = _color_vertices(mesh, views, config, reference, weights, on_step)
@@ -81,14 +82,20 @@ def project_vertex_colors(
     return replace(mesh, texture=None, vertex_colors=colors)
 
 
-def _unwrapped(mesh: Mesh, size: int, unwrap: Callable[[Mesh, int], Mesh] | None) -> Mesh | None:
+def _unwrapped(
+    mesh: Mesh,
+    size: int,
+    unwrap: Callable[[Mesh, int], Mesh] | None,
+    on_step: OnStep | None,
+) -> Mesh | None:
     """The mesh with uvs, or None if it can't get any; the log says why."""
     try:
         if unwrap is None:
             # Imported here: without xatlas its module can't be.
             from ..unwrap import unwrap as by_xatlas
 
-            unwrap = by_xatlas
+            waiting = Progress(on_step, 1)
+            unwrap = partial(by_xatlas, on_step=lambda done, total: waiting.alive())
         unwrapped = unwrap(mesh, size)
     except _FAILURES as error:
         _log.warning(

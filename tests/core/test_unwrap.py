@@ -96,3 +96,29 @@ def test_refuses_nothing_and_tiny_textures():
         unwrap(Mesh(torch.zeros(3, 3), torch.zeros(0, 3, dtype=torch.int64)), SIZE)
     with pytest.raises(ValueError, match="texture size is 8"):
         unwrap(knot(), 8)
+
+
+def test_large_meshes_are_cut_into_parts_and_can_be_cancelled(monkeypatch):
+    from hi3d_core import unwrap as module
+
+    monkeypatch.setattr(module, "_PART_FACES", 300)
+    told: list[tuple[int, int]] = []
+    mesh = knot()
+    cut = unwrap(mesh, SIZE, on_step=lambda done, total: told.append((done, total)))
+    assert torch.equal(cut.vertices[cut.faces], mesh.vertices[mesh.faces])
+    assert is_watertight(cut)
+    assert 0.35 < np.abs(uv_areas(cut)).sum() < 1
+    # All parts at one scale: texels are shared out by area.
+    a, b, c = mesh.vertices[mesh.faces].double().numpy().swapaxes(0, 1)
+    surface = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    share = np.abs(uv_areas(cut)) / surface
+    assert np.percentile(share, 95) < 1.5 * np.percentile(share, 5)
+    assert told[-1] == (9, 9)  # 1920 faces in eight parts, and the packing
+    assert {done for done, _ in told} == set(range(10))
+
+    def cancel(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        unwrap(mesh, SIZE, on_step=cancel)
