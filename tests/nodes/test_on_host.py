@@ -56,9 +56,12 @@ class Server:
     def __init__(self, base: Path, port: int, log: Path) -> None:
         self.base, self.log, self._url = base, log, f"http://127.0.0.1:{port}"
 
-    def get(self, path: str) -> dict:
+    def read(self, path: str) -> bytes:
         with urllib.request.urlopen(self._url + path, timeout=20) as reply:
-            return json.loads(reply.read() or b"null")
+            return reply.read()
+
+    def get(self, path: str) -> dict:
+        return json.loads(self.read(path) or b"null")
 
     def post(self, path: str, data: dict) -> dict:
         request = urllib.request.Request(
@@ -132,6 +135,11 @@ def test_the_host_loads_the_pack_without_a_warning(server):
     lines = server.log.read_text().splitlines()
     assert not [line for line in lines if "hi3d" in line.lower() and "IMPORT FAILED" in line]
     assert not [line for line in lines if "hi3d" in line.lower() and "warning" in line.lower()]
+    labels = server.get("/i18n")["en"]["nodeDefs"]
+    for name in IDS:
+        assert labels[name]["display_name"] == info[name]["display_name"]
+        page = (ROOT / "web" / "docs" / f"{name}.md").read_bytes()
+        assert server.read(f"/extensions/hi3d/docs/{name}.md") == page
 
 
 def test_an_orbit_video_becomes_a_glb(server):
