@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..hi3d_core.datatypes import Cameras, Gaussians, Mesh, OrbitViews
-from ..hi3d_core.masks import cut_out
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +72,8 @@ def to_orbit_views(image: Tensor, mask: Tensor | None, cameras: Cameras) -> Orbi
 
     Raises ValueError when the counts differ, and for masks that hold no object or nothing else.
     """
+    from ..hi3d_core.masks import cut_out
+
     images = image[..., :3].detach().clone().float().clamp(0, 1).cpu()
     height, width = images.shape[1:3]
     counts = {"IMAGE": len(images), "CAMERAS": len(cameras)}

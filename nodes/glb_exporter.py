@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..hi3d_core.export import write_glb, write_mesh
 from .comfy_run import new_output, workflow_texts, working
 from .comfy_types import FileSocket, MeshSocket, to_file, to_mesh
 
@@ -60,6 +59,8 @@ class GlbExporter(io.ComfyNode):
     def execute(
         cls, mesh: object, filename_prefix: str, format: str, embed_workflow: bool = True
     ) -> io.NodeOutput:
+        from ..hi3d_core.export import write_glb, write_mesh
+
         suffix = _SUFFIXES[format]
         with working():
             made = to_mesh(mesh)

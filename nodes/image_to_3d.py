@@ -6,14 +6,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.cameras import Cameras
-from ..hi3d_core.export import write_glb
-from ..hi3d_core.masks import cut_out
-from ..hi3d_core.picture import prepare_picture
-from ..hi3d_core.pipeline import QUALITIES, reconstruct
 from .comfy_models import Hi3DModel, ModelSocket
 from .comfy_run import new_output, told_with_preview, workflow_texts, working
 from .comfy_types import MeshSocket, SplatSocket, from_mesh, from_splat, to_orbit_views
-from .inputs import elevation_input
+from .inputs import QUALITIES_BY_NAME, elevation_input
 from .orbit_sampler import one_picture, paint_orbit
 from .video_refiner import repaint_orbit
 
@@ -61,7 +57,7 @@ class ImageTo3D(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "quality",
-                    options=list(QUALITIES),
+                    options=QUALITIES_BY_NAME,
                     default="standard",
                     tooltip="Of splat and mesh. On two CPU cores preview takes under a minute, "
                     "standard about two, high several more.",
@@ -106,7 +102,11 @@ class ImageTo3D(io.ComfyNode):
         filename_prefix: str,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
+        from ..hi3d_core.export import write_glb
+        from ..hi3d_core.masks import cut_out
         from ..hi3d_core.orbit import OrbitConfig
+        from ..hi3d_core.picture import prepare_picture
+        from ..hi3d_core.pipeline import QUALITIES, reconstruct
         from ..hi3d_core.refine import RefineConfig
 
         path, name = new_output(filename_prefix, ".glb")  # a bad name is better said before hours

@@ -11,6 +11,9 @@ from ..hi3d_core.diffusion.sampling import SOLVERS
 from .comfy_models import DepthSocket
 from .comfy_types import CamerasSocket
 
+QUALITIES_BY_NAME = ["preview", "standard", "high"]
+"""Of `pipeline.QUALITIES`: that brings in the whole library, which waits until a node runs."""
+
 _LARGEST_SEED = 2**64 - 1
 
 

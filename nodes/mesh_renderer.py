@@ -7,7 +7,6 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.cameras import Cameras
-from ..hi3d_core.render import SHADINGS, render_mesh
 from .comfy_run import told, working
 from .comfy_types import CamerasSocket, MeshSocket, cameras_for, to_mesh, without_colors
 
@@ -38,8 +37,8 @@ class MeshRenderer(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "shading",
-                    options=[*SHADINGS, "shape"],
-                    default=SHADINGS[0],
+                    options=["unlit", "soft", "shape"],
+                    default="unlit",
                     tooltip="unlit: the colours as they are. soft: lit by a lamp at the camera. "
                     "shape: lit, without colours.",
                 ),
@@ -56,6 +55,8 @@ class MeshRenderer(io.ComfyNode):
 
     @classmethod
     def execute(cls, mesh: object, cameras: Cameras, size: int, shading: str) -> io.NodeOutput:
+        from ..hi3d_core.render import render_mesh
+
         width = max(1, round(size * cameras.width / cameras.height))
         with working():
             drawn = to_mesh(mesh)

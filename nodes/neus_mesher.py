@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.cameras import Cameras
-from ..hi3d_core.pipeline import QUALITIES, Hints, Reconstruction, reconstruct
-from ..hi3d_core.texture import reference_picture
 from .comfy_run import told_with_preview, working
 from .comfy_types import MeshSocket, from_mesh, seen_and_drawn, to_orbit_views
-from .inputs import depth_input, inverse_depths, reference_inputs, view_inputs
+from .inputs import QUALITIES_BY_NAME, depth_input, inverse_depths, reference_inputs, view_inputs
+
+if TYPE_CHECKING:
+    from ..hi3d_core.pipeline import Reconstruction
 
 
 class NeusMesher(io.ComfyNode):
@@ -32,7 +33,7 @@ class NeusMesher(io.ComfyNode):
                 *view_inputs(),
                 io.Combo.Input(
                     "quality",
-                    options=list(QUALITIES),
+                    options=QUALITIES_BY_NAME,
                     default="standard",
                     tooltip="On two CPU cores, 16 views at 512 pixels: preview takes under half a "
                     "minute, standard about one, high about five. Aligning adds half a minute.",
@@ -105,6 +106,8 @@ class NeusMesher(io.ComfyNode):
         depth: Tensor | None = None,
         normals: Tensor | None = None,
     ) -> io.NodeOutput:
+        from ..hi3d_core.pipeline import QUALITIES, Hints, reconstruct
+
         config = QUALITIES[quality]
         config = replace(
             config,
@@ -133,6 +136,8 @@ def reference_view(image: Tensor | None, mask: Tensor | None, cameras: Cameras) 
 
     Raises ValueError for several pictures.
     """
+    from ..hi3d_core.texture import reference_picture
+
     if image is None:
         return None
     if len(image) != 1 or (mask is not None and len(mask) != 1):

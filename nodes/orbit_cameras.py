@@ -17,8 +17,6 @@ from ..hi3d_core.cameras import (
     opengl_to_opencv,
     sphere_points,
 )
-from ..hi3d_core.read.pictures import opening
-from ..hi3d_core.read.posed import PosedFile, find_transforms
 from .comfy_run import input_file
 from .comfy_types import CameraInfoSocket, CamerasSocket
 
@@ -94,6 +92,8 @@ class OrbitCameras(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, transforms: str = "", **_: Any) -> str:
+        from ..hi3d_core.read.posed import find_transforms
+
         if not transforms.strip():
             return ""
         try:
@@ -132,6 +132,9 @@ class OrbitCameras(io.ComfyNode):
 
 
 def _from_file(name: str) -> Cameras:
+    from ..hi3d_core.read.pictures import opening
+    from ..hi3d_core.read.posed import PosedFile, find_transforms
+
     path = input_file(name)
     found = find_transforms(path)
     if found is None:

@@ -9,8 +9,6 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.cameras import Cameras
-from ..hi3d_core.masks import cut_out
-from ..hi3d_core.picture import prepare_picture
 from .comfy_models import Hi3DModel, ModelSocket, device, make_room
 from .comfy_run import told_with_preview, working
 from .comfy_types import CamerasSocket
@@ -83,6 +81,7 @@ class OrbitSampler(io.ComfyNode):
         size: int,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
+        from ..hi3d_core.masks import cut_out
         from ..hi3d_core.orbit import OrbitConfig
 
         config = OrbitConfig(
@@ -121,6 +120,8 @@ def square_picture(image: Tensor, mask: Tensor | None, size: int) -> Tensor:
 
     Raises ValueError for several pictures.
     """
+    from ..hi3d_core.picture import prepare_picture
+
     colors, alpha = one_picture(image, mask)
     return prepare_picture(colors, alpha, size, None, straight=False)[0]
 

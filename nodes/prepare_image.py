@@ -6,8 +6,6 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..hi3d_core.masks import cut_out
-from ..hi3d_core.picture import prepare_picture
 from .comfy_run import told
 
 
@@ -71,6 +69,9 @@ class PrepareImage(io.ComfyNode):
         foreground_ratio: float,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
+        from ..hi3d_core.masks import cut_out
+        from ..hi3d_core.picture import prepare_picture
+
         on_step = told("picture")
         if mask is not None and len(mask) not in (1, len(image)):
             raise ValueError(

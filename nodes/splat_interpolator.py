@@ -9,10 +9,6 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.cameras import Cameras
-from ..hi3d_core.local_views import in_local_frame
-from ..hi3d_core.splat.fit import STANDARD, fit_gaussians
-from ..hi3d_core.splat.interpolate import in_between_cameras, render_views
-from ..hi3d_core.surface.hull import hull_points, locate
 from .comfy_models import splat_device
 from .comfy_run import told_with_preview, working
 from .comfy_types import (
@@ -48,7 +44,7 @@ class SplatInterpolator(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "steps",
-                    default=STANDARD.iterations,
+                    default=1000,
                     min=1,
                     max=30_000,
                     tooltip="One view each. 1000 steps of 20,000 Gaussians take about 25 s on two "
@@ -56,7 +52,7 @@ class SplatInterpolator(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "count",
-                    default=STANDARD.count,
+                    default=20_000,
                     min=100,
                     max=500_000,
                     step=1000,
@@ -92,6 +88,11 @@ class SplatInterpolator(io.ComfyNode):
         seed: int,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
+        from ..hi3d_core.local_views import in_local_frame
+        from ..hi3d_core.splat.fit import STANDARD, fit_gaussians
+        from ..hi3d_core.splat.interpolate import in_between_cameras, render_views
+        from ..hi3d_core.surface.hull import hull_points, locate
+
         with working():
             views, _ = seen_and_drawn(to_orbit_views(image, mask, cameras))
             on_stage, on_preview = told_with_preview()

@@ -8,7 +8,6 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.cameras import Cameras
-from ..hi3d_core.texture import TextureConfig, bake_or_color, register_reference
 from .comfy_run import told, working
 from .comfy_types import (
     MeshSocket,
@@ -76,6 +75,8 @@ class TextureBaker(io.ComfyNode):
         reference_image: Tensor | None = None,
         reference_mask: Tensor | None = None,
     ) -> io.NodeOutput:
+        from ..hi3d_core.texture import TextureConfig, bake_or_color, register_reference
+
         config = TextureConfig(size=texture_size, reference_weight=reference_weight)
         with working():
             views, _ = seen_and_drawn(to_orbit_views(image, mask, cameras))

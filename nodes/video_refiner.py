@@ -8,7 +8,6 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..hi3d_core.masks import cut_out
 from .comfy_models import Hi3DModel, ModelSocket, device, make_room
 from .comfy_run import told_with_preview, working
 from .inputs import depth_input, elevation_input, inverse_depths, solver_inputs
@@ -79,6 +78,7 @@ class VideoRefiner(io.ComfyNode):
         input_mask: Tensor | None = None,
         depth: Tensor | None = None,
     ) -> io.NodeOutput:
+        from ..hi3d_core.masks import cut_out
         from ..hi3d_core.refine import RefineConfig
 
         config = RefineConfig(size=size, steps=steps or None, solver=solver, strength=strength)

@@ -156,12 +156,12 @@ def test_prepare_image_frames_a_picture_or_keeps_the_frames(node):
 @pytest.fixture
 def quick(parts, monkeypatch):
     """The mesher with a quality that takes seconds."""
-    mesher, pipeline = parts("nodes.neus_mesher"), parts("hi3d_core.pipeline")
+    pipeline = parts("hi3d_core.pipeline")
     surface = pipeline.SurfaceConfig(
         levels=(pipeline.Level(32, 96, 25),), rays=8192, cavity_rounds=0
     )
     config = replace(pipeline.ReconstructConfig(), face_budget=2000, surface=surface)
-    monkeypatch.setitem(mesher.QUALITIES, "preview", config)
+    monkeypatch.setitem(pipeline.QUALITIES, "preview", config)
     return {
         **{"quality": "preview", "face_budget": 0, "texture_size": 128},
         **{"align": True, "refine_cameras": False, "seed": 0},
@@ -295,13 +295,13 @@ def test_drawn_views_are_told_from_seen_ones(node, parts, quick, monkeypatch):
         .execute(image, cameras, between=8, steps=60, count=800, seed=0, mask=mask)
         .args
     )
-    mesher, found = parts("nodes.neus_mesher"), {}
+    found = {}
 
     def spied(views, config, *, hints, **others):
         found.update(views=views, between=hints.between)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mesher, "reconstruct", spied)
+    monkeypatch.setattr(parts("hi3d_core.pipeline"), "reconstruct", spied)
     with pytest.raises(KeyboardInterrupt):
         node["Hi3DNeusMesher"].execute(given[0], given[2], mask=given[1], **quick)
     assert len(found["views"]) == len(found["between"]) == 8
@@ -326,13 +326,13 @@ def test_normals_and_depth_reach_the_fit_in_the_world(node, parts, quick, monkey
     pictures[..., 2] = 1.0
     pictures[0, 0, 0] = torch.tensor([0.5, 1.0, 0.5])  # up
     pictures[0, 0, 1] = torch.tensor([1.0, 0.5, 0.5])  # to the right
-    mesher, found = parts("nodes.neus_mesher"), []
+    found = []
 
     def spied(views, config, *, hints, **others):
         found.append(hints)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mesher, "reconstruct", spied)
+    monkeypatch.setattr(parts("hi3d_core.pipeline"), "reconstruct", spied)
     depth = torch.rand(8, 96, 96)
     with pytest.raises(KeyboardInterrupt):
         node["Hi3DNeusMesher"].execute(
@@ -410,11 +410,11 @@ def test_one_node_does_it_all(node, parts, folders, quick, monkeypatch):
     monkeypatch.setattr(whole, "paint_orbit", painted)
     monkeypatch.setattr(whole, "repaint_orbit", repainted)
     config = replace(
-        parts("nodes.neus_mesher").QUALITIES["preview"],
+        parts("hi3d_core.pipeline").QUALITIES["preview"],
         splat=parts("hi3d_core.splat.fit").SplatConfig(count=800, size=64, iterations=30),
         texture=replace(parts("hi3d_core.texture").TextureConfig(), size=128),
     )
-    monkeypatch.setitem(whole.QUALITIES, "preview", config)
+    monkeypatch.setitem(parts("hi3d_core.pipeline").QUALITIES, "preview", config)
     model = node["Hi3DLoader"].execute("auto", "auto", "auto", "auto").args[0]
     settings = {
         **{"elevation": 10.0, "size": 64, "refine": True, "quality": "preview", "seed": 7},
