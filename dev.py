@@ -24,7 +24,7 @@ PYTHON = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python
 TORCH = os.environ.get("HI3D_TORCH", "torch==2.13.0")
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
 VALIDATOR = ROOT / "tests" / "tools"
-EXAMPLE = "horse_orbit.mp4"
+EXAMPLE, EXAMPLE_ELEVATION = "horse_orbit.mp4", 10
 
 
 def main() -> int:
@@ -44,22 +44,16 @@ def demo() -> int:
     name = Path(EXAMPLE).stem
     mesh, sheet = outputs / f"{name}.glb", outputs / f"{name}.png"
     code = run(
-        "-m", "hi3d_core", "reconstruct", f"examples/{EXAMPLE}",
+        "-m", "hi3d_core", "reconstruct", f"workflows/input/{EXAMPLE}",
         "--out", str(mesh),
         "--sheet", str(sheet),
         "--splat-out", str(outputs / f"{name}_splat.ply"),
         "--report", str(outputs / f"{name}.json"),
-        *example_settings(),
+        "--elevation", str(EXAMPLE_ELEVATION),
     )  # fmt: skip
     if code == 0:
         print(f"\nmesh:          {mesh}\ncontact sheet: {sheet}")
     return code
-
-
-def example_settings() -> list[str]:
-    """The example's own options, kept beside it."""
-    settings = ROOT / "examples" / (Path(EXAMPLE).stem + ".args")
-    return shlex.split(settings.read_text()) if settings.exists() else []
 
 
 def test() -> int:

@@ -6,7 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 
 class Hi3DExtension(ComfyExtension):
-    """The pack. Nodes are listed in the order of the pipeline; their ids are permanent."""
+    """The pack. Nodes' ids are permanent."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         # The nodes bring in the whole library: only once the host wants them.
@@ -14,6 +14,7 @@ class Hi3DExtension(ComfyExtension):
         from .depth_estimator import DepthEstimator
         from .glb_exporter import GlbExporter
         from .image_to_3d import ImageTo3D
+        from .load_views import LoadViews
         from .loader import Loader
         from .mesh_renderer import MeshRenderer
         from .neus_mesher import NeusMesher
@@ -38,6 +39,7 @@ class Hi3DExtension(ComfyExtension):
             MeshRenderer,
             GlbExporter,
             ImageTo3D,
+            LoadViews,
         ]
 
 

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from .comfy_run import new_output, workflow_texts, working
 from .comfy_types import FileSocket, MeshSocket, to_file, to_mesh
+from .inputs import check_choice
 
 _SUFFIXES = {"GLB": ".glb", "OBJ": ".obj", "PLY": ".ply", "STL": ".stl"}
 
@@ -61,6 +62,7 @@ class GlbExporter(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..hi3d_core.export import write_glb, write_mesh
 
+        check_choice("format", format, list(_SUFFIXES))
         suffix = _SUFFIXES[format]
         with working():
             made = to_mesh(mesh)

@@ -9,7 +9,7 @@ from ..hi3d_core.cameras import Cameras
 from .comfy_models import Hi3DModel, ModelSocket
 from .comfy_run import new_output, told_with_preview, workflow_texts, working
 from .comfy_types import MeshSocket, SplatSocket, from_mesh, from_splat, to_orbit_views
-from .inputs import QUALITIES_BY_NAME, elevation_input
+from .inputs import QUALITIES_BY_NAME, check_choice, elevation_input
 from .orbit_sampler import one_picture, paint_orbit
 from .video_refiner import repaint_orbit
 
@@ -109,6 +109,7 @@ class ImageTo3D(io.ComfyNode):
         from ..hi3d_core.pipeline import QUALITIES, reconstruct
         from ..hi3d_core.refine import RefineConfig
 
+        check_choice("quality", quality, QUALITIES_BY_NAME)
         path, name = new_output(filename_prefix, ".glb")  # a bad name is better said before hours
         with working():
             colors, alpha = one_picture(image, mask)

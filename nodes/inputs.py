@@ -17,6 +17,12 @@ QUALITIES_BY_NAME = ["preview", "standard", "high"]
 _LARGEST_SEED = 2**64 - 1
 
 
+def check_choice(name: str, value: str, options: list[str]) -> None:
+    """Older hosts hand over any value of a list. Raises ValueError for one that isn't there."""
+    if value not in options:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(options)}")
+
+
 def view_inputs() -> list[Any]:
     """Posed views on three wires: image, cameras, mask."""
     return [

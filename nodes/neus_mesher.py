@@ -12,7 +12,14 @@ from torch import Tensor
 from ..hi3d_core.cameras import Cameras
 from .comfy_run import told_with_preview, working
 from .comfy_types import MeshSocket, from_mesh, seen_and_drawn, to_orbit_views
-from .inputs import QUALITIES_BY_NAME, depth_input, inverse_depths, reference_inputs, view_inputs
+from .inputs import (
+    QUALITIES_BY_NAME,
+    check_choice,
+    depth_input,
+    inverse_depths,
+    reference_inputs,
+    view_inputs,
+)
 
 if TYPE_CHECKING:
     from ..hi3d_core.pipeline import Reconstruction
@@ -108,6 +115,7 @@ class NeusMesher(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..hi3d_core.pipeline import QUALITIES, Hints, reconstruct
 
+        check_choice("quality", quality, QUALITIES_BY_NAME)
         config = QUALITIES[quality]
         config = replace(
             config,

@@ -55,7 +55,7 @@ class SplatInterpolator(io.ComfyNode):
                     default=20_000,
                     min=100,
                     max=500_000,
-                    step=1000,
+                    step=100,
                     tooltip="Gaussians. More show finer detail and take longer.",
                 ),
                 io.Int.Input(

@@ -437,3 +437,51 @@ def test_one_node_does_it_all(node, parts, folders, quick, monkeypatch):
     assert float(splat.positions[0].norm(dim=1).median()) == pytest.approx(0.4, abs=0.03)
     node["Hi3DImageTo3D"].execute(model, coarse[:1], **{**settings, "refine": False})
     assert len(asked) == 3
+
+
+def test_views_are_loaded_with_their_cameras(node, parts, folders):
+    cameras = _cameras(node, count=6).resized(64, 64)
+    image, mask = _ball(cameras)
+    folder = folders[1] / "photos é"
+    folder.mkdir()
+    poses = parts("hi3d_core.cameras").opengl_to_opencv(cameras.camera_to_world)
+    frames = []
+    for index in (4, 2, 0, 1, 3, 5):  # the file's order, not that of the names
+        rgba = torch.cat([image[index], mask[index, ..., None]], dim=-1)
+        Image.fromarray((rgba * 255).round().byte().numpy()).save(folder / f"{index}.png")
+        frames.append({"file_path": f"{index}.png", "transform_matrix": poses[index].tolist()})
+    angle = 2 * float(torch.atan(32 / cameras.intrinsics[0, 0, 0]))
+    file = folder / "transforms.json"
+    file.write_text(json.dumps({"camera_angle_x": angle, "frames": frames}))
+    load = node["Hi3DLoadViews"]
+    settings = {"elevation": 10.0, "max_views": 64, "max_size": 1024}
+    order = [4, 2, 0, 1, 3, 5]
+    for path in ("photos é", "photos é/transforms.json", str(folder)):
+        pictures, masks, found = load.execute(path, **settings).args
+        assert torch.allclose(masks, mask[order], atol=0.01)
+        assert float((pictures - image[order]).abs().mean()) < 0.01
+        assert torch.allclose(found.camera_to_world, cameras.camera_to_world[order], atol=1e-5)
+    before = load.fingerprint_inputs("photos é", **settings)
+    assert before == load.fingerprint_inputs("photos é", **settings)
+    file.unlink()
+    assert before != load.fingerprint_inputs("photos é", **settings)
+    # Without a transforms.json: an orbit, by file name.
+    pictures, masks, found = load.execute("photos é", **settings).args
+    assert torch.allclose(masks, mask, atol=0.01)
+    assert torch.allclose(found.positions, cameras.positions, atol=1e-4)
+    with pytest.raises(ValueError, match="input folder"):
+        load.execute("nothing", **settings)
+
+
+@pytest.mark.parametrize("name", ["Hi3DNeusMesher", "Hi3DGlbExporter"])
+def test_a_choice_that_is_none_is_refused(node, parts, quick, name):
+    cameras = _cameras(node)
+    image, mask = _ball(cameras.resized(64, 64))
+    mesh = parts("nodes.comfy_types").from_mesh(
+        parts("hi3d_core.datatypes").Mesh(torch.rand(3, 3), torch.tensor([[0, 1, 2]]))
+    )
+    with pytest.raises(ValueError, match="'best', expected one of"):
+        if name == "Hi3DNeusMesher":
+            node[name].execute(image, cameras, mask=mask, **{**quick, "quality": "best"})
+        else:
+            node[name].execute(mesh, "x", "best")

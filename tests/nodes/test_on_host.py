@@ -1,23 +1,15 @@
 """The pack on a real ComfyUI server, driven over its API as a script would.
 
-Runs where COMFYUI_PATH names a checkout; COMFYUI_PYTHON names the Python it is installed for, with
-the pack's requirements, if that isn't this one.
+Runs where COMFYUI_PATH names a checkout; see tests/tools/host.py.
 """
 
 import json
 import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from ..tools.host import ROOT, running_host
 
 pytestmark = pytest.mark.slow
 
@@ -50,81 +42,12 @@ GRAPH = {
 }
 
 
-class Server:
-    """A running host, with its folders below `base`."""
-
-    def __init__(self, base: Path, port: int, log: Path) -> None:
-        self.base, self.log, self._url = base, log, f"http://127.0.0.1:{port}"
-
-    def read(self, path: str) -> bytes:
-        with urllib.request.urlopen(self._url + path, timeout=20) as reply:
-            return reply.read()
-
-    def get(self, path: str) -> dict:
-        return json.loads(self.read(path) or b"null")
-
-    def post(self, path: str, data: dict) -> dict:
-        request = urllib.request.Request(
-            self._url + path, json.dumps(data).encode(), {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=20) as reply:
-                return json.loads(reply.read() or b"null")
-        except urllib.error.HTTPError as error:
-            return json.loads(error.read())
-
-    def queue(self, graph: dict) -> str:
-        reply = self.post("/prompt", {"prompt": graph})
-        assert reply.get("node_errors") == {}, reply
-        return reply["prompt_id"]
-
-    def wait(self, prompt_id: str, seconds: float = 300) -> dict:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            history = self.get(f"/history/{prompt_id}")
-            if history and history[prompt_id]["status"].get("completed") is not None:
-                return history[prompt_id]
-            time.sleep(0.3)
-        raise AssertionError(f"not done after {seconds} s:\n{self.log.read_text()[-3000:]}")
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    host = os.environ.get("COMFYUI_PATH")
-    if not host:
+    if not os.environ.get("COMFYUI_PATH"):
         pytest.skip("set COMFYUI_PATH to a ComfyUI checkout to run this on the real host")
-    base = tmp_path_factory.mktemp("host")
-    (base / "custom_nodes").mkdir()
-    (base / "input").mkdir()
-    (base / "custom_nodes" / "hi3d").symlink_to(ROOT)
-    shutil.copy(ROOT / "examples" / "horse_orbit.mp4", base / "input")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = base / "log.txt"
-    command = [
-        *(os.environ.get("COMFYUI_PYTHON", sys.executable), str(Path(host) / "main.py")),
-        *("--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(base)),
-        *("--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes"),
-    ]
-    # What is on our path is not for the host.
-    environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTEST_VERSION"}}
-    with log.open("w") as out:
-        running = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=base)
-    try:
-        found = Server(base, port, log)
-        for _ in range(600):
-            if running.poll() is not None:
-                raise AssertionError(f"the host ended:\n{log.read_text()[-3000:]}")
-            try:
-                found.get("/system_stats")
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield found
-    finally:
-        running.terminate()
-        running.wait(20)
+    with running_host(tmp_path_factory.mktemp("server") / "host") as running:
+        yield running
 
 
 def test_the_host_loads_the_pack_without_a_warning(server):

@@ -26,6 +26,7 @@ IDS = [
     "Hi3DMeshRenderer",
     "Hi3DGlbExporter",
     "Hi3DImageTo3D",
+    "Hi3DLoadViews",
 ]
 
 
