@@ -37,7 +37,10 @@ GRAPH = {
     },
     "6": {
         "class_type": "Hi3DGlbExporter",
-        "inputs": {"mesh": ["5", 0], "filename_prefix": "hi3d/horse", "format": "GLB"},
+        "inputs": {
+            **{"mesh": ["5", 0], "filename_prefix": "hi3d/horse", "format": "GLB"},
+            "embed_workflow": True,
+        },
     },
 }
 
