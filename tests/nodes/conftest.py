@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -47,15 +46,3 @@ def node(pack_on_a_stand_in):
     """Node classes by their ids."""
     extension = asyncio.run(pack_on_a_stand_in.comfy_entrypoint())
     return {each.define_schema().node_id: each for each in asyncio.run(extension.get_node_list())}
-
-
-@pytest.fixture
-def pack_on_the_host():
-    """The pack on a real ComfyUI checkout, named by COMFYUI_PATH."""
-    host = os.environ.get("COMFYUI_PATH")
-    if not host:
-        pytest.skip("set COMFYUI_PATH to a ComfyUI checkout to run this on the real host")
-    sys.path.insert(0, host)
-    yield _load_pack("custom_nodes_real")
-    _forget("custom_nodes_real")
-    sys.path.remove(host)
