@@ -103,7 +103,12 @@ def test_large_meshes_are_cut_into_parts_and_can_be_cancelled(monkeypatch):
 
     monkeypatch.setattr(module, "_PART_FACES", 300)
     told: list[tuple[int, int]] = []
-    mesh = knot()
+    # A small one beside it, so that parts differ in size.
+    large, count = knot(), len(knot().vertices)
+    mesh = Mesh(
+        torch.cat([large.vertices, 0.3 * large.vertices + 1]),
+        torch.cat([large.faces, large.faces + count]),
+    )
     cut = unwrap(mesh, SIZE, on_step=lambda done, total: told.append((done, total)))
     assert torch.equal(cut.vertices[cut.faces], mesh.vertices[mesh.faces])
     assert is_watertight(cut)
@@ -113,8 +118,8 @@ def test_large_meshes_are_cut_into_parts_and_can_be_cancelled(monkeypatch):
     surface = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     share = np.abs(uv_areas(cut)) / surface
     assert np.percentile(share, 95) < 1.5 * np.percentile(share, 5)
-    assert told[-1] == (9, 9)  # 1920 faces in eight parts, and the packing
-    assert {done for done, _ in told} == set(range(10))
+    assert told[-1] == (17, 17)  # 3840 faces in sixteen parts, and the packing
+    assert {done for done, _ in told} == set(range(18))
 
     def cancel(done: int, total: int) -> None:
         if done == 3:
