@@ -76,7 +76,7 @@ def make_environment() -> None:
         sys.exit(f"Python 3.10 to 3.13 is needed, this is {sys.version.split()[0]}")
     stamp = ENVIRONMENT / "installed"
     wanted = hashlib.sha256(TORCH.encode())
-    for name in (*REQUIREMENTS, "tests/tools/package.json"):
+    for name in (*REQUIREMENTS, "training/requirements.txt", "tests/tools/package.json"):
         wanted.update((ROOT / name).read_bytes())
     if stamp.exists() and stamp.read_text() == wanted.hexdigest():
         return

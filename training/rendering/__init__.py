@@ -1,0 +1,1 @@
+"""How the orbits of a dataset are drawn, kept and spread over processes and machines."""

@@ -1,0 +1,1 @@
+"""What toy objects are made of: solids, paints, and designs that put them together."""
