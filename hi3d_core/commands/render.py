@@ -214,10 +214,10 @@ def _write_folder(
         scale = far / 65535
         index = 0
         for views in chunks:
-            for pixels in _to_pixels(views, mode, scale):
+            for pixels in to_pixels(views, mode, scale):
                 Image.fromarray(pixels).save(temporary / f"{index:03d}.png")
                 index += 1
-        description = _transforms(cameras)
+        description = nerf_transforms(cameras)
         if mode == "depth":
             description["depth_scale"] = scale
             description["depth_note"] = (
@@ -232,8 +232,12 @@ def _write_folder(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _to_pixels(views: OrbitViews, mode: str, depth_scale: float) -> Iterator[np.ndarray]:
-    """Arrays as PNG files hold them: RGBA with straight alpha, or 8 or 16 bits of grey."""
+def to_pixels(views: OrbitViews, mode: str, depth_scale: float) -> Iterator[np.ndarray]:
+    """Arrays as PNG files hold them: RGBA with straight alpha, or 8 or 16 bits of grey.
+
+    mode: colour, mask, depth (in steps of `depth_scale` world units) or normal. Yields (H, W, 4) or
+    (H, W) for each view.
+    """
     for index in range(len(views)):
         alpha = views.alphas[index]
         if mode == "mask":
@@ -250,7 +254,7 @@ def _to_pixels(views: OrbitViews, mode: str, depth_scale: float) -> Iterator[np.
             yield to_bytes(torch.cat([straight, alpha[..., None]], dim=-1))
 
 
-def _transforms(cameras: Cameras) -> dict[str, Any]:
+def nerf_transforms(cameras: Cameras) -> dict[str, Any]:
     """NeRF's description of the views: camera-to-world in OpenGL axes, angles in radians."""
     intrinsics = cameras.intrinsics[0].double()
     focal_x, focal_y = float(intrinsics[0, 0]), float(intrinsics[1, 1])

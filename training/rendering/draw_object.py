@@ -12,8 +12,7 @@ from PIL import Image
 from hi3d_core.cameras import Cameras
 
 # Written as the render command writes them, so that whoever reads the one reads the other.
-from hi3d_core.commands.render import _to_pixels as to_pixels
-from hi3d_core.commands.render import _transforms as nerf_transforms
+from hi3d_core.commands.render import nerf_transforms, to_pixels
 from hi3d_core.render import MeshRender, Shading
 
 from .plan import AZIMUTHS, Plan
