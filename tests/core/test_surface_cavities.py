@@ -204,7 +204,8 @@ def test_digging_may_be_cancelled_and_counts_to_the_end(scene):
 
     with pytest.raises(KeyboardInterrupt):
         fit_surface(views, placement, quick, on_step=cancel)
-    assert calls == [(i, 3 + steps_of(1)) for i in range(1, 11)]
+    # Some counts come twice: at moments to cancel within a step.
+    assert list(dict.fromkeys(calls)) == [(i, 3 + steps_of(1)) for i in range(11)]
 
 
 def test_the_same_seed_gives_the_same_cavity(scene):

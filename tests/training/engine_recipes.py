@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from training.engine.loop import train
+from training.engine.prepared import part_processes
 from training.engine.settings import EngineSettings, OptimizerSettings, TrainSettings
 
 VIDEOS = 4  # a step's batch
@@ -120,7 +121,8 @@ def main():
     outcome = train(recipe, chosen, folder, resume=options.get("resume", "never"), quiet=True)
     parameters = type(recipe.network[0].weight).__name__
     told = {"steps": outcome.steps, "reason": outcome.reason, "parameters": parameters}
-    print(json.dumps(told))
+    print(json.dumps(told), flush=True)
+    part_processes()
 
 
 if __name__ == "__main__":

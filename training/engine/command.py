@@ -14,7 +14,7 @@ from hi3d_core.optional import MissingDependency
 from ..recipe import Recipe
 from .dry_run import dry_run
 from .loop import Resume, check_resume, train
-from .prepared import NonFiniteLoss
+from .prepared import NonFiniteLoss, part_processes
 from .read_config import read_config
 from .settings import EngineSettings
 
@@ -41,6 +41,7 @@ def run_command(
     except _EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    part_processes()
     return 0
 
 

@@ -58,6 +58,12 @@ class Step:
     stop: bool
 
 
+def part_processes() -> None:
+    """End what several processes share, before they end: else its threads may abort them."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def prepare(recipe: Recipe, settings: EngineSettings) -> Prepared:
     """Put the networks where they are trained, in as many processes as accelerate was told.
 
