@@ -2,11 +2,13 @@
 
 import asyncio
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from ..tools.host import running_host
 from . import stand_in
 
 ROOT = Path(__file__).parents[2]
@@ -46,3 +48,12 @@ def node(pack_on_a_stand_in):
     """Node classes by their ids."""
     extension = asyncio.run(pack_on_a_stand_in.comfy_entrypoint())
     return {each.define_schema().node_id: each for each in asyncio.run(extension.get_node_list())}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A real ComfyUI with the pack, one for each file of tests."""
+    if not os.environ.get("COMFYUI_PATH"):
+        pytest.skip("set COMFYUI_PATH to a ComfyUI checkout to run this on the real host")
+    with running_host(tmp_path_factory.mktemp("server") / "host") as running:
+        yield running

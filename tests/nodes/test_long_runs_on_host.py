@@ -7,7 +7,6 @@ cores.
 import copy
 import dataclasses
 import json
-import os
 import time
 from statistics import median
 
@@ -20,7 +19,7 @@ from hi3d_core.weights.convert import convert
 
 from ..core.test_weights_load import save_official
 from ..core.tiny_models import TINY_DEPTH, filled, tiny_model
-from ..tools.host import ROOT, running_host
+from ..tools.host import ROOT
 from ..tools.small_settings import small
 from .test_diffusion_nodes import UNSEEN
 
@@ -28,14 +27,6 @@ pytestmark = pytest.mark.slow
 
 RUNS = 20
 GROWTH = 50 * 2**20  # bytes
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    if not os.environ.get("COMFYUI_PATH"):
-        pytest.skip("set COMFYUI_PATH to a ComfyUI checkout to run this on the real host")
-    with running_host(tmp_path_factory.mktemp("server") / "host") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,11 @@ Runs where COMFYUI_PATH names a checkout; see tests/tools/host.py.
 """
 
 import json
-import os
 import time
 
 import pytest
 
-from ..tools.host import ROOT, running_host
+from ..tools.host import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -43,14 +42,6 @@ GRAPH = {
         },
     },
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    if not os.environ.get("COMFYUI_PATH"):
-        pytest.skip("set COMFYUI_PATH to a ComfyUI checkout to run this on the real host")
-    with running_host(tmp_path_factory.mktemp("server") / "host") as running:
-        yield running
 
 
 def test_the_host_loads_the_pack_without_a_warning(server):

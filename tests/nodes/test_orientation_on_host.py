@@ -3,8 +3,6 @@
 Runs where COMFYUI_PATH names a checkout; see tests/tools/host.py.
 """
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,7 @@ from hi3d_core.metrics import psnr
 from hi3d_core.read.mesh_file import read_meshes
 from hi3d_core.read.source import read_views
 
-from ..tools.host import INPUT, running_host
+from ..tools.host import INPUT
 from .test_long_runs_on_host import POSED, VIEWS, ended
 
 pytestmark = pytest.mark.slow
@@ -28,14 +26,6 @@ CAMERA = {
         **{"zoom": 1.0, "camera_type": "perspective"},
     },
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    if not os.environ.get("COMFYUI_PATH"):
-        pytest.skip("set COMFYUI_PATH to a ComfyUI checkout to run this on the real host")
-    with running_host(tmp_path_factory.mktemp("server") / "host") as running:
-        yield running
 
 
 def test_the_hosts_splat_renderer_shows_what_the_camera_saw(server):

@@ -5,7 +5,6 @@ Runs where COMFYUI_PATH names a checkout; see tests/tools/host.py.
 
 import copy
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from hi3d_core.read.mesh_file import read_meshes
 from hi3d_core.read.source import read_views
 from hi3d_core.render import render_mesh
 
-from ..tools.host import INPUT, ROOT, running_host
+from ..tools.host import INPUT, ROOT
 from ..tools.small_settings import small
 from ..tools.workflow_layouts import LAYOUTS, WITHOUT_MODELS
 
@@ -34,14 +33,6 @@ VIEWS = {
     "posed_photos_to_mesh": (INPUT / "posed_views", None, 34),
     "retexture_mesh": (INPUT / "horse_orbit.mp4", 10.0, 34),
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    if not os.environ.get("COMFYUI_PATH"):
-        pytest.skip("set COMFYUI_PATH to a ComfyUI checkout to run this on the real host")
-    with running_host(tmp_path_factory.mktemp("server") / "host") as running:
-        yield running
 
 
 def api(name):
