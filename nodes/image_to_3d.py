@@ -6,10 +6,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.cameras import Cameras
-from .comfy_models import Hi3DModel, ModelSocket
+from .comfy_models import Hi3DModel
 from .comfy_run import new_output, told_with_preview, workflow_texts, working
 from .comfy_types import MeshSocket, SplatSocket, from_mesh, from_splat, to_orbit_views
-from .inputs import QUALITIES_BY_NAME, check_choice, elevation_input
+from .inputs import QUALITIES_BY_NAME, check_choice, elevation_input, picture_inputs
 from .orbit_sampler import one_picture, paint_orbit
 from .video_refiner import repaint_orbit
 
@@ -29,13 +29,7 @@ class ImageTo3D(io.ComfyNode):
             "fits a splat and a textured mesh and writes a GLB. The single nodes do the same with "
             "more choices.",
             inputs=[
-                ModelSocket.Input("model", tooltip="From Hi3D Loader."),
-                io.Image.Input("image", tooltip="One picture of the object."),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="White on the object. Without it the object is looked for.",
-                ),
+                *picture_inputs(),
                 elevation_input(
                     "Degrees from which the picture was taken, above 0 looking down. The weights "
                     "know -10 to 40.",

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.diffusion.sampling import SOLVERS
-from .comfy_models import DepthSocket
+from .comfy_models import DepthSocket, ModelSocket
 from .comfy_types import CamerasSocket
 
 QUALITIES_BY_NAME = ["preview", "standard", "high"]
@@ -21,6 +21,19 @@ def check_choice(name: str, value: str, options: list[str]) -> None:
     """Older hosts hand over any value of a list. Raises ValueError for one that isn't there."""
     if value not in options:
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(options)}")
+
+
+def picture_inputs() -> list[Any]:
+    """The models, and the one picture that they start from."""
+    return [
+        ModelSocket.Input("model", tooltip="From Hi3D Loader."),
+        io.Image.Input("image", tooltip="One picture of the object."),
+        io.Mask.Input(
+            "mask",
+            optional=True,
+            tooltip="White on the object. Without it a plain background is keyed out.",
+        ),
+    ]
 
 
 def view_inputs() -> list[Any]:

@@ -9,10 +9,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.cameras import Cameras
-from .comfy_models import Hi3DModel, ModelSocket, device, make_room
+from .comfy_models import Hi3DModel, device, make_room
 from .comfy_run import told_with_preview, working
 from .comfy_types import CamerasSocket
-from .inputs import elevation_input, solver_inputs
+from .inputs import elevation_input, picture_inputs, solver_inputs
 
 if TYPE_CHECKING:
     from ..hi3d_core.orbit import OrbitConfig
@@ -30,13 +30,7 @@ class OrbitSampler(io.ComfyNode):
             description="Paints the orbit of 16 frames around an object from one picture. The "
             "camera starts at the picture's and moves counter-clockwise seen from above.",
             inputs=[
-                ModelSocket.Input("model", tooltip="From Hi3D Loader."),
-                io.Image.Input("image", tooltip="One picture of the object."),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="White on the object. Without it a plain background is keyed out.",
-                ),
+                *picture_inputs(),
                 elevation_input(
                     "Degrees from which the picture was taken, above 0 looking down; the "
                     "whole orbit keeps it. The weights know -10 to 40.",
