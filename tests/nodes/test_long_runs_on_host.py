@@ -21,6 +21,7 @@ from ..core.test_weights_load import save_official
 from ..core.tiny_models import TINY_DEPTH, filled, tiny_model
 from ..tools.host import ROOT
 from ..tools.small_settings import small
+from .orbit_graph import POSED, VIEWS
 from .test_diffusion_nodes import UNSEEN
 
 pytestmark = pytest.mark.slow
@@ -101,22 +102,6 @@ def test_two_prompts_in_the_queue_both_end_with_their_own_mesh(server):
     assert all((server.base / "output" / name).read_bytes()[:4] == b"glTF" for name in names)
 
 
-VIEWS = {
-    "1": {"class_type": "LoadVideo", "inputs": {"file": "horse_orbit.mp4"}},
-    "2": {"class_type": "GetVideoComponents", "inputs": {"video": ["1", 0]}},
-    "3": {
-        "class_type": "Hi3DPrepareImage",
-        "inputs": {"image": ["2", 0], "framing": "keep", "size": 512, "foreground_ratio": 0.85},
-    },
-    "4": {
-        "class_type": "Hi3DOrbitCameras",
-        "inputs": {
-            **{"count": 16, "elevation": 10.0, "radius": 1.5, "fov": 49.134},
-            **{"direction": "counter-clockwise", "start_azimuth": 0.0, "transforms": ""},
-        },
-    },
-}
-POSED = {"image": ["3", 0], "mask": ["3", 1], "cameras": ["4", 0]}
 PICTURE = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "horse.png"}},
     "2": {

@@ -13,7 +13,8 @@ from hi3d_core.read.mesh_file import read_meshes
 from hi3d_core.read.source import read_views
 
 from ..tools.host import INPUT
-from .test_long_runs_on_host import POSED, VIEWS, ended
+from .orbit_graph import POSED, VIEWS
+from .test_long_runs_on_host import ended
 
 pytestmark = pytest.mark.slow
 
