@@ -22,13 +22,12 @@ from .progress import Progress
 from .sample_options import SampleOptions
 from .video_model import VideoModel, like_weights, placed
 from .video_sampling import (
-    check_size,
     decode_frames,
     draw,
     embed_token,
     encode_frames,
     sample_latents,
-    step_count,
+    settled,
     to_network,
 )
 
@@ -37,22 +36,22 @@ DEFAULT_AESTHETIC_SCORE = 5.75
 
 @dataclass(frozen=True)
 class OrbitConfig:
-    """Settings of stage 1; the defaults are the official ones.
+    """Settings of stage 1. What is None the model says (`VideoModel.defaults`).
 
-    size: side of the frames in pixels, a multiple of 64; the weights were trained at 512.
-    steps: solver steps; None takes the solver's own default (25 for "euler").
-    solver: a name in `diffusion.sampling.SOLVERS`.
-    guidance: scale at the first and at the last frame, linear in between.
+    size: side of the frames in pixels, a multiple of 64; the authors' weights: 512.
+    steps: solver steps; the authors' weights: the solver's own number, 25 for "euler".
+    solver: a name in `diffusion.sampling.SOLVERS`; the authors' weights: "euler".
+    guidance: scale at the first and at the last frame, linear in between; theirs: (1, 2.5).
     cond_aug: standard deviation of the noise on the conditioning picture, whose range is [-1, 1].
     aesthetic_score: how good the picture is said to look, about 4 to 7; None lets the network say,
         where its weights are present, and else takes 5.75.
     options: how the networks are run.
     """
 
-    size: int = 512
+    size: int | None = None
     steps: int | None = None
-    solver: str = "euler"
-    guidance: tuple[float, float] = (1.0, 2.5)
+    solver: str | None = None
+    guidance: tuple[float, float] | None = None
     cond_aug: float = 0.02
     aesthetic_score: float | None = None
     options: SampleOptions = field(default_factory=SampleOptions)
@@ -85,19 +84,18 @@ def generate_orbit(
     """
     config = config or OrbitConfig()
     model.check_stage("orbit", "generate_orbit")
-    check_size(config.size)
+    chosen = settled(model, config)
     check_cond_aug(config.cond_aug)
     elevation_degrees = check_elevation(elevation_degrees)
-    steps = step_count(config.solver, config.steps)
     image = to_network(picture[None], "picture")
-    if image.shape[2:] != (config.size, config.size):
+    if image.shape[2:] != (chosen.size, chosen.size):
         raise ValueError(
-            f"picture is {image.shape[3]} x {image.shape[2]} pixels, expected {config.size} x "
-            f"{config.size}: use picture.prepare_picture, or set the size in the configuration"
+            f"picture is {image.shape[3]} x {image.shape[2]} pixels, expected {chosen.size} x "
+            f"{chosen.size}: use picture.prepare_picture, or set the size in the configuration"
         )
-    progress = Progress(on_step, 1 + steps + model.frames)
+    progress = Progress(on_step, 1 + chosen.steps + model.frames)
     progress.alive()
-    grid = config.size // model.pixels_per_latent
+    grid = chosen.size // model.pixels_per_latent
     # The official order of the draws: first the picture's noise, then the latents.
     picture_noise = draw(generator, image.shape)
     latent_noise = draw(generator, (model.frames, 4, grid, grid))
@@ -110,9 +108,9 @@ def generate_orbit(
         model,
         conditioning,
         latent_noise,
-        solver=config.solver,
-        steps=steps,
-        guidance=config.guidance,
+        solver=chosen.solver,
+        steps=chosen.steps,
+        guidance=chosen.guidance,
         options=config.options,
         device=device,
         progress=progress,

@@ -7,7 +7,7 @@ h and w the latent grid (S / 8).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from .diffusion.preview import LatentPreview
 from .diffusion.sampling import SOLVERS, BeforeStep
 from .diffusion.schedule import edm_sigmas
 from .export.checks import to_bytes
+from .model_defaults import OFFICIAL
 from .networks.vae import LATENT_SCALE
 from .orbit_inputs import check_cond_aug, check_elevation
 from .progress import Progress
@@ -30,13 +31,12 @@ from .sample_options import SampleOptions
 from .video_model import VideoModel
 from .video_sampling import (
     advancing,
-    check_size,
     decode_frames,
     draw,
     embed_token,
     encode_frames,
     sample_latents,
-    step_count,
+    settled,
     to_network,
 )
 
@@ -45,12 +45,12 @@ _DEPTH_CELL = 3  # the depth lies at 3 x 3 samples for each latent, unfolded to 
 
 @dataclass(frozen=True)
 class RefineConfig:
-    """Settings of stage 2; the defaults are the official ones.
+    """Settings of stage 2. What is None the model says (`VideoModel.defaults`).
 
-    size: side of the refined frames in pixels, a multiple of 64; trained at 1024.
-    steps: solver steps; None takes the solver's own default (25 for "euler").
-    solver: a name in `diffusion.sampling.SOLVERS`.
-    guidance: scale at the first and at the last frame, linear in between.
+    size: side of the refined frames in pixels, a multiple of 64; the authors' weights: 1024.
+    steps: solver steps; the authors' weights: the solver's own number, 25 for "euler".
+    solver: a name in `diffusion.sampling.SOLVERS`; the authors' weights: "euler".
+    guidance: scale at the first and at the last frame, linear in between; theirs: (1, 2).
     cond_aug: standard deviation of the noise on the conditioning frames, whose range is [-1, 1].
     strength: how firmly the coarse frames are mixed in, 0 (not at all) to 1.
     sharpness: how soon the mixing fades: the exponent of its cosine; smaller holds on longer.
@@ -58,10 +58,10 @@ class RefineConfig:
     options: how the networks are run.
     """
 
-    size: int = 1024
+    size: int | None = None
     steps: int | None = None
-    solver: str = "euler"
-    guidance: tuple[float, float] = (1.0, 2.0)
+    solver: str | None = None
+    guidance: tuple[float, float] | None = None
     cond_aug: float = 0.02
     strength: float = 1.0
     sharpness: float = 40.0
@@ -120,20 +120,20 @@ def refine_orbit(
     """
     config = config or RefineConfig()
     model.check_stage("refiner", "refine_orbit")
-    check_size(config.size)
+    chosen = settled(model, config)
+    config = replace(config, size=chosen.size, solver=chosen.solver)
     check_cond_aug(config.cond_aug)
     elevation_degrees = check_elevation(elevation_degrees)
-    steps = step_count(config.solver, config.steps)
     _check_counts(model, frames, depths)
     for name, value in (("strength", config.strength), ("sharpness", config.sharpness)):
         if not (value >= 0 and (name == "sharpness" or value <= 1)):
             raise ValueError(f"{name} is {value}, expected 0 to 1 (sharpness: 0 or more)")
     # Encoded twice, perhaps looked at for their depth, and decoded.
     passes = 3 if depths is not None else 4
-    progress = Progress(on_step, passes * model.frames + steps)
+    progress = Progress(on_step, passes * model.frames + chosen.steps)
     progress.alive()
-    grid = config.size // model.pixels_per_latent
-    noise = RefinerNoise.drawn(generator, model.frames, config.size, grid)
+    grid = chosen.size // model.pixels_per_latent
+    noise = RefinerNoise.drawn(generator, model.frames, chosen.size, grid)
 
     images = enlarge(frames, picture, config)
     coarse = encode_coarse(model, images, noise.posterior, config, device, progress)
@@ -147,12 +147,12 @@ def refine_orbit(
         model,
         conditioning,
         noise.latents,
-        solver=config.solver,
-        steps=steps,
-        guidance=config.guidance,
+        solver=chosen.solver,
+        steps=chosen.steps,
+        guidance=chosen.guidance,
         options=config.options,
         device=device,
-        before_step=mix_in(coarse, noise.latents, config, steps),
+        before_step=mix_in(coarse, noise.latents, config, chosen.steps),
         progress=progress,
         preview=preview,
         on_preview=on_preview,
@@ -186,13 +186,14 @@ def enlarge(frames: Tensor, picture: Tensor, config: RefineConfig) -> Tensor:
     Rounded to 8 bits and resized as the official code does it; frame 0 is the input picture if
     locked.
     """
+    size = config.size or OFFICIAL["refiner"].frame_size
     pictures = [
         picture if index == 0 and config.lock_first_frame else frame
         for index, frame in enumerate(frames)
     ]
     for name, value in (("frames", frames), ("picture", picture[None])):
         to_network(value, name)  # refuses other ranges and shapes
-    resized = [resize_linear_8bit(to_bytes(each), config.size, config.size) for each in pictures]
+    resized = [resize_linear_8bit(to_bytes(each), size, size) for each in pictures]
     return to_network(torch.stack([torch.from_numpy(each) for each in resized]) / 255, "frames")
 
 
@@ -265,7 +266,7 @@ def mix_in(coarse: Tensor, noise: Tensor, config: RefineConfig, steps: int) -> B
 
 
 def _weights(config: RefineConfig, steps: int) -> Tensor:
-    schedule = SOLVERS[config.solver].sigmas
+    schedule = SOLVERS[config.solver or OFFICIAL["refiner"].solver].sigmas
     if schedule is edm_sigmas:
         return mixing_weights(steps, config.strength, config.sharpness)
     # Fewer steps at other levels: as firm as the official run is at these levels.

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from .model_defaults import OFFICIAL, ModelDefaults, Stage
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from .networks.aesthetic import AestheticNetwork
     from .networks.depth_network import DepthNetwork
     from .networks.video_unet import VideoUNet
-
-Stage = Literal["orbit", "refiner"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -38,6 +38,7 @@ class VideoModel:
     image_encoder: CLIP ViT-H, whose one token the UNet attends to.
     aesthetic: scores the input picture (orbit), or None: then the score is a number given.
     depth: DPT-hybrid (refiner), or None: then depth maps must be given.
+    own_defaults: what its file says of its frames and of sampling; None: the authors' weights.
     """
 
     stage: Stage
@@ -47,6 +48,12 @@ class VideoModel:
     image_encoder: CLIPVisionModelWithProjection
     aesthetic: AestheticNetwork | None = None
     depth: DepthNetwork | None = None
+    own_defaults: ModelDefaults | None = None
+
+    @property
+    def defaults(self) -> ModelDefaults:
+        """The side of its frames, and how to sample from it."""
+        return self.own_defaults or OFFICIAL[self.stage]
 
     @property
     def frames(self) -> int:

@@ -5,6 +5,7 @@ Letters: F frames, S the frames' side in pixels, h and w the latent grid.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from .datatypes import OnPreview, OnStep
 from .diffusion.guidance import frame_scales
 from .diffusion.preview import LatentPreview
 from .diffusion.sampling import SOLVERS, BeforeStep
+from .model_defaults import SampleSettings
 from .networks.feature_reuse import FeatureReuse
 from .networks.image_encoder import embed_image
 from .networks.vae import LATENT_SCALE, decode, encode_moments, tiling
@@ -26,6 +28,11 @@ from .video_model import VideoModel, device_of, dtype_of, like_weights, placed
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
+
+    from .orbit import OrbitConfig
+    from .refine import RefineConfig
+
+_log = logging.getLogger(__name__)
 
 
 def advancing(progress: Progress | None) -> OnStep | None:
@@ -39,6 +46,24 @@ def check_size(size: int) -> None:
         raise ValueError(f"size is {size} pixels, expected a multiple of 64 from 64 to 4096")
 
 
+def settled(model: VideoModel, config: OrbitConfig | RefineConfig) -> SampleSettings:
+    """How an orbit is sampled, the model being asked for what the configuration leaves open.
+
+    A small model that is to paint other frames than it was trained on is worth a warning.
+    Raises ValueError for a side that the networks can't take and a solver that there is not.
+    """
+    chosen = model.defaults.choose(config.size, config.solver, config.steps, config.guidance)
+    check_size(chosen.size)
+    trained = model.defaults.frame_size
+    if model.defaults.is_small and chosen.size != trained:
+        _log.warning(
+            "this %s model was trained on frames of %d pixels and shall paint %d: leave the size "
+            "to the model",
+            *(model.stage, trained, chosen.size),
+        )
+    return chosen
+
+
 def to_network(pictures: Tensor, name: str) -> Tensor:
     """(N, H, W, 3) in [0, 1] -> (N, 3, H, W) float32 in [-1, 1] on the CPU, contiguous."""
     if pictures.ndim != 4 or pictures.shape[-1] != 3 or 0 in pictures.shape:
@@ -49,13 +74,6 @@ def to_network(pictures: Tensor, name: str) -> Tensor:
         raise ValueError(f"{name} holds values from {low:g} to {high:g}, expected 0 to 1")
     # Strides as of a permuted picture cost accuracy in the autoencoder's norms.
     return (pictures * 2 - 1).permute(0, 3, 1, 2).contiguous()
-
-
-def step_count(solver: str, steps: int | None) -> int:
-    """Steps to take: those asked for, or the solver's own default."""
-    if solver not in SOLVERS:
-        raise ValueError(f"there is no solver {solver!r}: expected one of {', '.join(SOLVERS)}")
-    return SOLVERS[solver].steps if steps is None else steps
 
 
 def embed_token(model: VideoModel, image: Tensor, device: torch.device | None) -> Tensor:

@@ -110,6 +110,10 @@ class ViewsFolder:
             self._check_only_frames(later)
         return False
 
+    def record(self, stage: StageName) -> dict[str, Any]:
+        """What a stage that is done was made from."""
+        return dict(self._records()[stage])
+
     def read(self, stage: StageName) -> Tensor:
         """The frames of a stage that is done, (16, S, S, 3) float32 in multiples of 1/255.
 

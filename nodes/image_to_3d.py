@@ -9,7 +9,14 @@ from ..hi3d_core.cameras import Cameras
 from .comfy_models import Hi3DModel
 from .comfy_run import new_output, told_with_preview, workflow_texts, working
 from .comfy_types import MeshSocket, SplatSocket, from_mesh, from_splat, to_orbit_views
-from .inputs import QUALITIES_BY_NAME, check_choice, elevation_input, picture_inputs
+from .inputs import (
+    QUALITIES_BY_NAME,
+    check_choice,
+    elevation_input,
+    picture_inputs,
+    sample_settings,
+    size_input,
+)
 from .orbit_sampler import one_picture, paint_orbit
 from .video_refiner import repaint_orbit
 
@@ -34,15 +41,7 @@ class ImageTo3D(io.ComfyNode):
                     "Degrees from which the picture was taken, above 0 looking down. The weights "
                     "know -10 to 40.",
                 ),
-                io.Int.Input(
-                    "size",
-                    default=512,
-                    min=64,
-                    max=1024,
-                    step=64,
-                    tooltip="Side of the orbit's frames in pixels; the weights were trained at "
-                    "512.",
-                ),
+                size_input(1024, "the orbit's", 512, " Refined ones have twice it."),
                 io.Boolean.Input(
                     "refine",
                     default=True,
@@ -98,10 +97,8 @@ class ImageTo3D(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..hi3d_core.export import write_glb
         from ..hi3d_core.masks import cut_out
-        from ..hi3d_core.orbit import OrbitConfig
         from ..hi3d_core.picture import prepare_picture
         from ..hi3d_core.pipeline import QUALITIES, reconstruct
-        from ..hi3d_core.refine import RefineConfig
 
         check_choice("quality", quality, QUALITIES_BY_NAME)
         path, name = new_output(filename_prefix, ".glb")  # a bad name is better said before hours
@@ -111,11 +108,15 @@ class ImageTo3D(io.ComfyNode):
             def picture(size: int) -> Tensor:
                 return prepare_picture(colors, alpha, size, _FOREGROUND, straight=False)[0]
 
-            orbit, finer = OrbitConfig(size=size), RefineConfig(size=2 * size)
             model.require("orbit", *(["refiner"] if refine else []))
-            frames = paint_orbit(model, picture(orbit.size), elevation, orbit, seed)
+            networks = model.stage("orbit")
+            settings = sample_settings(networks, size)
+            frames = paint_orbit(networks, picture(settings.size), elevation, settings, seed)
             if refine:
-                frames = repaint_orbit(model, frames, picture(finer.size), elevation, finer, seed)
+                networks = model.stage("refiner")
+                finer = sample_settings(networks, 2 * size)
+                square = picture(finer.size)
+                frames = repaint_orbit(networks, frames, square, elevation, finer, seed)
             over_white, masks = cut_out(frames)
             side = over_white.shape[1]
             cameras = Cameras.orbit(len(frames), elevation, width=side, height=side)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.diffusion.sampling import SOLVERS
+from ..hi3d_core.model_defaults import SampleSettings
 from .comfy_models import DepthSocket, ModelSocket
 from .comfy_types import CamerasSocket
 
+if TYPE_CHECKING:
+    from ..hi3d_core.video_model import VideoModel
+
 QUALITIES_BY_NAME = ["preview", "standard", "high"]
 """Of `pipeline.QUALITIES`: that brings in the whole library, which waits until a node runs."""
+
+MODELS_OWN = "auto"
 
 _LARGEST_SEED = 2**64 - 1
 
@@ -87,6 +93,32 @@ def elevation_input(tooltip: str) -> Any:
     return io.Float.Input("elevation", default=0.0, min=-10.0, max=40.0, step=0.5, tooltip=tooltip)
 
 
+def size_input(largest: int, whose: str, trained: int, note: str = "") -> Any:
+    """Side of a stage's frames in pixels, 0 being left to the model."""
+    return io.Int.Input(
+        "size",
+        default=0,
+        min=0,
+        max=largest,
+        step=64,
+        tooltip=f"Side of {whose} frames in pixels; 0: what the model was trained at, for the "
+        f"authors' weights {trained}.{note}",
+    )
+
+
+def sample_settings(
+    model: VideoModel, size: int, steps: int = 0, solver: str = MODELS_OWN, guidance: float = 0
+) -> SampleSettings:
+    """How a stage is sampled, the model saying what is left to it."""
+    first, _ = model.defaults.guidance
+    return model.defaults.choose(
+        size or None,
+        None if solver == MODELS_OWN else solver,
+        steps or None,
+        (first, guidance) if guidance else None,
+    )
+
+
 def solver_inputs() -> list[Any]:
     """Seed, steps and solver of both diffusion stages."""
     return [
@@ -103,13 +135,14 @@ def solver_inputs() -> list[Any]:
             default=0,
             min=0,
             max=200,
-            tooltip="Solver steps; 0: the solver's own (25; fast: 12). Time grows with them.",
+            tooltip="Solver steps; 0: the model's, or the solver's own (25; fast: 12). Time grows "
+            "with them.",
         ),
         io.Combo.Input(
             "solver",
-            options=list(SOLVERS),
-            default="euler",
-            tooltip="euler: as the authors'. fast: less than half the time. heun: twice the time "
-            "a step. dpmpp_2m: as euler, second order.",
+            options=[MODELS_OWN, *SOLVERS],
+            default=MODELS_OWN,
+            tooltip="auto: what the model says. euler: as the authors'. fast: less than half the "
+            "time. heun: twice the time a step. dpmpp_2m: as euler, second order.",
         ),
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..hi3d_core.weights.find import WeightsKind
-from .comfy_models import DTYPES, Hi3DModel, ModelSocket, checkpoint, model_choices
+from .comfy_models import DTYPES, Choices, Hi3DModel, ModelSocket, checkpoint, model_choices
 
 
 class Loader(io.ComfyNode):
@@ -15,29 +15,36 @@ class Loader(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = model_choices()
-
-        def choice(name: str, what: str) -> io.Combo.Input:
+        def choice(name: str, kind: WeightsKind, what: str, instead: str = "") -> io.Combo.Input:
+            files = model_choices(kind)
             return io.Combo.Input(
                 name,
                 options=files,
                 default=files[0],
                 tooltip=f"{what}, from ComfyUI's folder models/hi3d. auto: the first of the usual "
-                "names that is there.",
+                f"names that is there{instead}.",
             )
+
+        small = "; where neither stage is there, the small model that comes with the pack"
 
         return io.Schema(
             node_id="Hi3DLoader",
             display_name="Hi3D Loader",
             category="Hi3D",
             description="Chooses the models. Nothing is read until a node needs it, and nothing is "
-            "ever downloaded: a missing file is named, with its size and who offers it.",
+            "ever downloaded: a small model comes with the pack, and a missing file is named, with "
+            "its size and who offers it.",
             inputs=[
                 choice(
-                    "orbit_checkpoint", "First stage (first_stage.pt, 5.4 GB in half precision)"
+                    "orbit_checkpoint",
+                    "orbit",
+                    "First stage (first_stage.pt, 5.4 GB in half precision)",
+                    small,
                 ),
-                choice("refiner_checkpoint", "Second stage (second_stage.pt, 5.0 GB)"),
-                choice("depth_model", "Depth for the refiner (dpt_hybrid_384.pt, 0.5 GB)"),
+                choice(
+                    "refiner_checkpoint", "refiner", "Second stage (second_stage.pt, 5.0 GB)", small
+                ),
+                choice("depth_model", "depth", "Depth for the refiner (dpt_hybrid_384.pt, 0.5 GB)"),
                 io.Combo.Input(
                     "dtype",
                     options=list(DTYPES),
@@ -54,7 +61,7 @@ class Loader(io.ComfyNode):
         cls, orbit_checkpoint: str, refiner_checkpoint: str, depth_model: str, dtype: str
     ) -> str:
         chosen = _chosen(orbit_checkpoint, refiner_checkpoint, depth_model)
-        return f"{dtype} " + " ".join(_stamp(kind, name) for kind, name in chosen.items())
+        return f"{dtype} " + " ".join(_stamp(kind, chosen) for kind in chosen)
 
     @classmethod
     def execute(
@@ -64,14 +71,14 @@ class Loader(io.ComfyNode):
         return io.NodeOutput(Hi3DModel(chosen, DTYPES[dtype]))
 
 
-def _chosen(orbit: str, refiner: str, depth: str) -> dict[WeightsKind, str]:
+def _chosen(orbit: str, refiner: str, depth: str) -> Choices:
     return {"orbit": orbit, "refiner": refiner, "depth": depth}
 
 
-def _stamp(kind: WeightsKind, choice: str) -> str:
+def _stamp(kind: WeightsKind, choices: Choices) -> str:
     """What changes when the file does."""
     try:
-        path = checkpoint(kind, choice)
+        path = checkpoint(kind, choices)
     except ValueError:
         return f"{kind}: missing"
     files = [path] if path.is_file() else sorted(Path(path).rglob("*"))

@@ -12,10 +12,17 @@ from ..hi3d_core.cameras import Cameras
 from .comfy_models import Hi3DModel, device, make_room
 from .comfy_run import told_with_preview, working
 from .comfy_types import CamerasSocket
-from .inputs import elevation_input, picture_inputs, solver_inputs
+from .inputs import (
+    elevation_input,
+    picture_inputs,
+    sample_settings,
+    size_input,
+    solver_inputs,
+)
 
 if TYPE_CHECKING:
-    from ..hi3d_core.orbit import OrbitConfig
+    from ..hi3d_core.model_defaults import SampleSettings
+    from ..hi3d_core.video_model import VideoModel
 
 
 class OrbitSampler(io.ComfyNode):
@@ -38,22 +45,15 @@ class OrbitSampler(io.ComfyNode):
                 *solver_inputs(),
                 io.Float.Input(
                     "guidance",
-                    default=2.5,
-                    min=1.0,
+                    default=0.0,
+                    min=0.0,
                     max=10.0,
                     step=0.1,
                     tooltip="How closely the farthest frames follow the picture; it rises from 1 "
-                    "at the first frame to this at the last.",
+                    "at the first frame to this at the last. 0: what the model says, for the "
+                    "authors' weights 2.5.",
                 ),
-                io.Int.Input(
-                    "size",
-                    default=512,
-                    min=64,
-                    max=1024,
-                    step=64,
-                    tooltip="Side of the frames in pixels; the weights were trained at 512. Memory "
-                    "and time grow with its square or faster.",
-                ),
+                size_input(1024, "the", 512, " Memory and time grow with its square or faster."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="16 frames on white."),
@@ -76,32 +76,30 @@ class OrbitSampler(io.ComfyNode):
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         from ..hi3d_core.masks import cut_out
-        from ..hi3d_core.orbit import OrbitConfig
 
-        config = OrbitConfig(
-            size=size, steps=steps or None, solver=solver, guidance=(1.0, guidance)
-        )
         with working():
-            picture = square_picture(image, mask, size)
-            over_white, masks = cut_out(paint_orbit(model, picture, elevation, config, seed))
-        cameras = Cameras.orbit(len(masks), elevation, width=size, height=size)
+            networks = model.stage("orbit")
+            settings = sample_settings(networks, size, steps, solver, guidance)
+            small = networks.defaults.is_small
+            picture = square_picture(image, mask, settings.size, smooth=small)
+            over_white, masks = cut_out(paint_orbit(networks, picture, elevation, settings, seed))
+        cameras = Cameras.orbit(len(masks), elevation, width=settings.size, height=settings.size)
         return io.NodeOutput(over_white, masks, cameras)
 
 
 def paint_orbit(
-    model: Hi3DModel, picture: Tensor, elevation: float, config: OrbitConfig, seed: int
+    networks: VideoModel, picture: Tensor, elevation: float, settings: SampleSettings, seed: int
 ) -> Tensor:
     """Frames (16, S, S, 3) around the object of a square picture (S, S, 3) on white."""
-    from ..hi3d_core.orbit import generate_orbit
+    from ..hi3d_core.orbit import OrbitConfig, generate_orbit
 
-    networks = model.stage("orbit")
-    make_room(networks, config.size)
+    make_room(networks, settings.size)
     on_stage, on_preview = told_with_preview()
     return generate_orbit(
         networks,
         picture,
         elevation,
-        config,
+        OrbitConfig(settings.size, settings.steps, settings.solver, settings.guidance),
         generator=torch.Generator().manual_seed(seed),
         device=device(),
         on_step=on_stage("orbit"),
@@ -109,15 +107,17 @@ def paint_orbit(
     )
 
 
-def square_picture(image: Tensor, mask: Tensor | None, size: int) -> Tensor:
+def square_picture(
+    image: Tensor, mask: Tensor | None, size: int, *, smooth: bool = False
+) -> Tensor:
     """The one picture of an IMAGE, on white in a square (size, size, 3), its framing kept.
 
-    Raises ValueError for several pictures.
+    smooth: see `prepare_picture`. Raises ValueError for several pictures.
     """
     from ..hi3d_core.picture import prepare_picture
 
     colors, alpha = one_picture(image, mask)
-    return prepare_picture(colors, alpha, size, None, straight=False)[0]
+    return prepare_picture(colors, alpha, size, None, straight=False, smooth=smooth)[0]
 
 
 def one_picture(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

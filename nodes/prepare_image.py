@@ -43,7 +43,8 @@ class PrepareImage(io.ComfyNode):
                     min=64,
                     max=2048,
                     step=64,
-                    tooltip="Side of the square in pixels; the orbit model was trained at 512.",
+                    tooltip="Side of the square in pixels, best 512 or more; the samplers scale it "
+                    "to what they take.",
                 ),
                 io.Float.Input(
                     "foreground_ratio",

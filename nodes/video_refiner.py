@@ -10,11 +10,19 @@ from torch import Tensor
 
 from .comfy_models import Hi3DModel, ModelSocket, device, make_room
 from .comfy_run import told_with_preview, working
-from .inputs import depth_input, elevation_input, inverse_depths, solver_inputs
+from .inputs import (
+    depth_input,
+    elevation_input,
+    inverse_depths,
+    sample_settings,
+    size_input,
+    solver_inputs,
+)
 from .orbit_sampler import square_picture
 
 if TYPE_CHECKING:
-    from ..hi3d_core.refine import RefineConfig
+    from ..hi3d_core.model_defaults import SampleSettings
+    from ..hi3d_core.video_model import VideoModel
 
 
 class VideoRefiner(io.ComfyNode):
@@ -26,8 +34,8 @@ class VideoRefiner(io.ComfyNode):
             node_id="Hi3DVideoRefiner",
             display_name="Hi3D Video Refiner",
             category="Hi3D",
-            description="Repaints the 16 frames of an orbit at 1024 pixels, guided by their depth "
-            "and by the input picture.",
+            description="Repaints the 16 frames of an orbit at twice their size, guided by their "
+            "depth and by the input picture.",
             inputs=[
                 ModelSocket.Input("model", tooltip="From Hi3D Loader."),
                 io.Image.Input("image", tooltip="The orbit: 16 frames, the first from the front."),
@@ -48,14 +56,7 @@ class VideoRefiner(io.ComfyNode):
                     tooltip="How firmly the coarse frames hold at the start: 0 repaints freely.",
                 ),
                 *solver_inputs(),
-                io.Int.Input(
-                    "size",
-                    default=1024,
-                    min=64,
-                    max=2048,
-                    step=64,
-                    tooltip="Side of the refined frames in pixels; trained at 1024.",
-                ),
+                size_input(2048, "the refined", 1024),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="16 frames on white."),
@@ -79,38 +80,46 @@ class VideoRefiner(io.ComfyNode):
         depth: Tensor | None = None,
     ) -> io.NodeOutput:
         from ..hi3d_core.masks import cut_out
-        from ..hi3d_core.refine import RefineConfig
 
-        config = RefineConfig(size=size, steps=steps or None, solver=solver, strength=strength)
         with working():
+            networks = model.stage("refiner")
+            settings = sample_settings(networks, size, steps, solver)
             frames = image[..., :3].detach().clone().cpu().float().clamp(0, 1)
             picture = square_picture(input_image, input_mask, _square(frames))
             depths = None if depth is None else inverse_depths(depth)
-            refined = repaint_orbit(model, frames, picture, elevation, config, seed, depths)
+            refined = repaint_orbit(
+                networks, frames, picture, elevation, settings, seed, depths, strength
+            )
             return io.NodeOutput(*cut_out(refined))
 
 
 def repaint_orbit(
-    model: Hi3DModel,
+    networks: VideoModel,
     frames: Tensor,
     picture: Tensor,
     elevation: float,
-    config: RefineConfig,
+    settings: SampleSettings,
     seed: int,
     depths: Tensor | None = None,
+    strength: float = 1.0,
 ) -> Tensor:
     """Frames (16, S, S, 3), refined from coarser ones and the picture they were painted from."""
-    from ..hi3d_core.refine import refine_orbit
+    from ..hi3d_core.refine import RefineConfig, refine_orbit
 
-    networks = model.stage("refiner")
-    make_room(networks, config.size)
+    make_room(networks, settings.size)
     on_stage, on_preview = told_with_preview()
     return refine_orbit(
         networks,
         frames,
         picture,
         elevation,
-        config,
+        RefineConfig(
+            size=settings.size,
+            steps=settings.steps,
+            solver=settings.solver,
+            guidance=settings.guidance,
+            strength=strength,
+        ),
         generator=torch.Generator().manual_seed(seed),
         depths=depths,
         device=device(),

@@ -18,12 +18,21 @@ from ..datatypes import OnStep, OrbitViews
 from ..diffusion.sampling import SOLVERS
 from ..fingerprint import fingerprint
 from ..masks import cut_out
+from ..model_defaults import ModelDefaults, SampleSettings
 from ..orbit_inputs import check_elevation
 from ..picture import prepare_picture, read_input_mask, read_input_picture
 from ..sample_options import SampleOptions
 from ..video_model import Stage, preferred_device, preferred_dtype
 from ..views_folder import PICTURE_NAME, StageName, ViewsFolder, as_stored, frames_digest
-from ..weights.find import WeightsKind, find_weights
+from ..weights.find import (
+    BUNDLED_NAME,
+    WHAT_THE_SMALL_MODEL_IS,
+    WeightsKind,
+    bundled_weights,
+    find_stages,
+    find_weights,
+    is_bundled,
+)
 from .products import add_product_arguments, check_products, make_products
 from .sample_arguments import add_sample_arguments, sample_options
 from .stage_clock import StageClock
@@ -59,7 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="centre the object and scale it to this share of the frame, 0.1 to 1 "
         "(default: the picture's own framing)",
     )
-    weights = parser.add_argument_group("weights, else looked for in HI3D_MODELS and models/hi3d")
+    weights = parser.add_argument_group(
+        "weights",
+        "else looked for in HI3D_MODELS and models/hi3d; where neither stage is there, the small "
+        f"model of the package paints ({BUNDLED_NAME}, which may be named too)",
+    )
     weights.add_argument("--orbit-checkpoint", type=Path, help="of stage 1 (first_stage.pt)")
     weights.add_argument("--refiner-checkpoint", type=Path, help="of stage 2 (second_stage.pt)")
     weights.add_argument(
@@ -81,10 +94,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-refine", action="store_true", help="leave out stage 2 and use the orbit as it is"
     )
     sampling.add_argument(
-        "--size", type=int, default=512, help="side of the orbit's frames; refined ones have twice"
+        "--size",
+        type=int,
+        help="side of the orbit's frames, refined ones have twice (default: what the model was "
+        "trained at; the authors' 512)",
     )
-    sampling.add_argument("--steps", type=int, help="of the solver (default: its own)")
-    sampling.add_argument("--solver", choices=SOLVERS, default="euler", help="euler is official")
+    sampling.add_argument(
+        "--steps",
+        type=int,
+        help="of the solver (default: what the model says, or the solver's own)",
+    )
+    sampling.add_argument(
+        "--solver", choices=SOLVERS, help="default: what the model says; the authors' euler"
+    )
     sampling.add_argument(
         "--aesthetic",
         type=float,
@@ -119,13 +141,17 @@ def run(arguments: argparse.Namespace) -> None:
     config = check_products(arguments)
     request = _checked(arguments)
     clock = StageClock()
-    frames = make_frames(request, clock)
+    frames, made_from = make_frames(request, clock)
     clock.begin("masks")
     images, alphas = _cut_out(frames, request)
     size = frames.shape[1]
     cameras = Cameras.orbit(len(frames), request.elevation_degrees, width=size, height=size)
     make_products(
-        OrbitViews(images, alphas, cameras), config, arguments, clock, _about(arguments, request)
+        OrbitViews(images, alphas, cameras),
+        config,
+        arguments,
+        clock,
+        _about(arguments, request, made_from),
     )
 
 
@@ -141,13 +167,22 @@ def _cut_out(frames: Tensor, request: Request) -> tuple[Tensor, Tensor]:
         ) from error
 
 
+@dataclass(frozen=True)
+class Weights:
+    """A stage's checkpoint, and what it says of its frames and of sampling."""
+
+    path: Path
+    defaults: ModelDefaults
+
+
 @dataclass(frozen=True, eq=False)
 class Request:
     """What one run is to paint, known to be good.
 
     colors, alpha, straight: the object's picture, as `prepare_picture` takes it.
-    size: side of the orbit's frames in pixels. refines: whether there is a second stage, with
-        frames of twice that side. solver, steps: of both stages.
+    size: side of the orbit's frames in pixels; None: what the model was trained at.
+    refines: whether there is a second stage, with frames of twice the side that is given.
+    solver, steps: of both stages; None: what the model says.
     aesthetic_score: None lets the network say.
     strength, sharpness, locks_first_frame: of the second stage, see `RefineConfig`.
     options: how the networks are run.
@@ -163,10 +198,10 @@ class Request:
     foreground_ratio: float | None
     elevation_degrees: float
     seed: int
-    size: int
+    size: int | None
     refines: bool
-    solver: str
-    steps: int
+    solver: str | None
+    steps: int | None
     aesthetic_score: float | None
     strength: float
     sharpness: float
@@ -179,22 +214,29 @@ class Request:
     unseen: dict[str, dict[str, int]] | None
     made_from: dict[str, Any]
 
-    def picture(self, size: int) -> Tensor:
-        """The object on white in a square, (size, size, 3)."""
-        ratio = self.foreground_ratio
-        return prepare_picture(self.colors, self.alpha, size, ratio, straight=self.straight)[0]
+    def picture(self, stage: Stage, weights: Weights) -> Tensor:
+        """The object on white in a square, (S, S, 3), as the stage takes it."""
+        return prepare_picture(
+            self.colors,
+            self.alpha,
+            self.settings(stage, weights).size,
+            self.foreground_ratio,
+            straight=self.straight,
+            smooth=weights.defaults.is_small,
+        )[0]
 
-    def weights(self, stage: Stage) -> Path:
-        """Where a stage's checkpoint is; ValueError if it, or what it needs beside, is missing."""
-        path = find_weights(stage, self.given[stage])
-        _check_weights(path, stage, self.given["image_encoder"], self.given["depth"])
-        return path
+    def settings(self, stage: Stage, weights: Weights) -> SampleSettings:
+        """How a stage is sampled, the model being asked for what the user left open."""
+        return weights.defaults.choose(self._size(stage), self.solver, self.steps)
 
-    def load(self, stage: Stage, path: Path) -> VideoModel:
+    def _size(self, stage: Stage) -> int | None:
+        return _ENLARGED * self.size if stage == "refiner" and self.size else self.size
+
+    def load(self, stage: Stage, weights: Weights) -> VideoModel:
         """The networks of a stage."""
         depth = self.given["depth"] if stage == "refiner" else None
         return _load_model(
-            path,
+            weights.path,
             stage,
             image_encoder=self.given["image_encoder"],
             depth=depth,
@@ -206,26 +248,25 @@ class Request:
         """A stage's own source of noise, so that a stage taken from the folder changes nothing."""
         return torch.Generator().manual_seed(self.seed)
 
-    def orbit_made_from(self, weights: Path | None = None) -> dict[str, Any]:
-        """What determines the orbit; None where it does not matter, as weights that nobody named.
+    def orbit_made_from(self, weights: Weights | None = None) -> dict[str, Any]:
+        """What determines the orbit; None where it does not matter, as weights, or a size, that
+        nobody named.
 
         weights: those that it was painted with; None: it is yet to be seen whether it must be.
         """
         score = self.aesthetic_score
         return {
-            **self._made_from(weights),
-            "size": self.size,
+            **self._made_from("orbit", weights),
             "aesthetic": "computed" if score is None else score,
             "orbit_checkpoint": self._print("orbit", weights),
         }
 
     def refined_made_from(
-        self, orbit: Tensor | None, weights: Path | None = None
+        self, orbit: Tensor | None, weights: Weights | None = None
     ) -> dict[str, Any]:
         """What determines the refined orbit, as `orbit_made_from`."""
         return {
-            **self._made_from(weights),
-            "size": _ENLARGED * self.size,
+            **self._made_from("refiner", weights),
             "strength": self.strength,
             "sharpness": self.sharpness,
             "locks_first_frame": self.locks_first_frame,
@@ -234,21 +275,29 @@ class Request:
             "depth_checkpoint": self._print("depth", None),
         }
 
-    def _made_from(self, weights: Path | None) -> dict[str, Any]:
+    def _made_from(self, stage: Stage, weights: Weights | None) -> dict[str, Any]:
         if weights is None:
-            return self.made_from
-        return {**self.made_from, "dtype": _name_of(self.dtype)}
+            chosen: dict[str, Any] = {
+                "size": self._size(stage),
+                "solver": self.solver,
+                "steps": self.steps,
+            }
+            return {**self.made_from, **chosen}
+        settings = self.settings(stage, weights)
+        chosen = {"size": settings.size, "solver": settings.solver, "steps": settings.steps}
+        return {**self.made_from, **chosen, "dtype": _name_of(self.dtype)}
 
-    def _print(self, kind: WeightsKind, found: Path | None) -> str | None:
+    def _print(self, kind: WeightsKind, found: Weights | None) -> str | None:
         given = self.given[kind]
-        if found is None and given is not None:
-            found = find_weights(kind, given)
-        return None if found is None else fingerprint(found)
+        if found is not None:
+            return fingerprint(found.path)
+        return None if given is None else fingerprint(find_weights(kind, given))
 
 
-def make_frames(request: Request, clock: StageClock) -> Tensor:
+def make_frames(request: Request, clock: StageClock) -> tuple[Tensor, dict[str, Any]]:
     """The frames to reconstruct from, (16, S, S, 3): the kept ones, or new ones, which are kept.
 
+    Returns them, and what the orbit was made from.
     Raises ValueError for kept stages that were made from something else, and for missing weights,
     before any network is run.
     """
@@ -256,35 +305,67 @@ def make_frames(request: Request, clock: StageClock) -> Tensor:
     refined = None
     if request.refines:
         refined = _kept(request.folder, "refined", request.refined_made_from(orbit))
-    _check_all_weights(request, orbit, refined)  # better said now than when the orbit is done
+    found = _weights(request, orbit, refined)  # better said now than when the orbit is done
     if orbit is None:
-        orbit = _paint(request, clock)
+        made_from = request.orbit_made_from(found["orbit"])
+        orbit = _paint(request, found["orbit"], clock)
         gc.collect()  # frees the networks before the next are loaded
         if request.refines:
             refined = _kept(request.folder, "refined", request.refined_made_from(orbit))
+    else:
+        assert request.folder is not None  # that is where it was kept
+        made_from = request.folder.record("orbit")
     if not request.refines:
-        return orbit
+        return orbit, made_from
     if refined is None:
-        refined = _refine(request, orbit, clock)
+        if "refiner" not in found:  # the kept one was made from another orbit
+            found |= _weights(request, orbit, None)
+        refined = _refine(request, orbit, found["refiner"], clock)
         gc.collect()
-    return refined
+    return refined, made_from
 
 
-def _check_all_weights(request: Request, orbit: Tensor | None, refined: Tensor | None) -> None:
-    """Raise ValueError that tells of all checkpoints that are missing or wrong, not one."""
-    wanted: list[Stage] = []
+def _weights(
+    request: Request, orbit: Tensor | None, refined: Tensor | None
+) -> dict[Stage, Weights]:
+    """The checkpoints of the stages that are not there yet.
+
+    Raises ValueError that tells of all that are missing or wrong, not of one.
+    """
+    refines = request.refines and refined is None
+    given: dict[Stage, str | Path | None] = {
+        "orbit": request.given["orbit"],
+        "refiner": request.given["refiner"],
+    }
+    found: dict[Stage, Path] = {}
     if orbit is None:
-        wanted.append("orbit")
-    if request.refines and refined is None:
-        wanted.append("refiner")
-    problems = []
-    for stage in wanted:
+        found = find_stages(["orbit", "refiner"] if refines else ["orbit"], given)
+    elif refines:
+        if given["refiner"] is None and _was_painted_by_the_bundled_model(request.folder):
+            given["refiner"] = BUNDLED_NAME
+        # Another model's orbit is not refined by the bundled one, unless the user says so.
+        found = {"refiner": find_weights("refiner", given["refiner"])}
+    if any(map(is_bundled, found.values())):
+        _log.info("%s", WHAT_THE_SMALL_MODEL_IS)
+    weights, problems = {}, []
+    for stage, path in found.items():
         try:
-            request.weights(stage)
+            defaults = _check_weights(
+                path, stage, request.given["image_encoder"], request.given["depth"]
+            )
+            weights[stage] = Weights(path, defaults)
         except ValueError as error:
             problems.append(str(error))
     if problems:
         raise ValueError("\n".join(problems))
+    return weights
+
+
+def _was_painted_by_the_bundled_model(folder: ViewsFolder | None) -> bool:
+    bundled = bundled_weights("orbit")
+    if folder is None or bundled is None:
+        return False
+    return folder.record("orbit").get("orbit_checkpoint") == fingerprint(bundled)
 
 
 def _kept(folder: ViewsFolder | None, stage: StageName, made_from: dict[str, Any]) -> Tensor | None:
@@ -294,25 +375,26 @@ def _kept(folder: ViewsFolder | None, stage: StageName, made_from: dict[str, Any
     return folder.read(stage)
 
 
-def _paint(request: Request, clock: StageClock) -> Tensor:
+def _paint(request: Request, weights: Weights, clock: StageClock) -> Tensor:
     clock.begin("picture")
-    picture = request.picture(request.size)
+    picture = request.picture("orbit", weights)
     clock.begin("load orbit")
-    weights = request.weights("orbit")
     model = request.load("orbit", weights)
-    frames = as_stored(_generate_orbit(request, model, picture, clock.begin("orbit")))
+    settings = request.settings("orbit", weights)
+    frames = as_stored(_generate_orbit(request, settings, model, picture, clock.begin("orbit")))
     if request.folder is not None:
         request.folder.write("orbit", frames, request.orbit_made_from(weights), picture)
     return frames
 
 
-def _refine(request: Request, orbit: Tensor, clock: StageClock) -> Tensor:
+def _refine(request: Request, orbit: Tensor, weights: Weights, clock: StageClock) -> Tensor:
     clock.begin("picture")
-    picture = request.picture(_ENLARGED * request.size)
+    picture = request.picture("refiner", weights)
     clock.begin("load refiner")
-    weights = request.weights("refiner")
     model = request.load("refiner", weights)
-    frames = as_stored(_refine_orbit(request, model, orbit, picture, clock.begin("refine")))
+    settings = request.settings("refiner", weights)
+    on_step = clock.begin("refine")
+    frames = as_stored(_refine_orbit(request, settings, model, orbit, picture, on_step))
     if request.folder is not None:
         request.folder.write("refined", frames, request.refined_made_from(orbit, weights))
     return frames
@@ -343,7 +425,6 @@ def _checked(arguments: argparse.Namespace) -> Request:
         folder = ViewsFolder(arguments.views_dir, arguments.overwrite)
     options = sample_options(arguments)
     encoder = arguments.image_encoder
-    steps = SOLVERS[arguments.solver].steps if arguments.steps is None else arguments.steps
     ratio = arguments.foreground_ratio
     made_from = {
         "picture": fingerprint(arguments.image),
@@ -351,8 +432,6 @@ def _checked(arguments: argparse.Namespace) -> Request:
         "foreground_ratio": "none" if ratio is None else ratio,
         "elevation": elevation,
         "seed": arguments.seed,
-        "solver": arguments.solver,
-        "steps": steps,
         "image_encoder": None if encoder is None else fingerprint(encoder),
         "dtype": None if arguments.dtype == "auto" else arguments.dtype,
         # Of the options only these change the result.
@@ -370,7 +449,7 @@ def _checked(arguments: argparse.Namespace) -> Request:
         size=arguments.size,
         refines=not arguments.no_refine,
         solver=arguments.solver,
-        steps=steps,
+        steps=arguments.steps,
         aesthetic_score=arguments.aesthetic,
         strength=arguments.strength,
         sharpness=arguments.sharpness,
@@ -388,7 +467,7 @@ def _checked(arguments: argparse.Namespace) -> Request:
 def _check_options(arguments: argparse.Namespace) -> None:
     size, ratio = arguments.size, arguments.foreground_ratio
     largest = _LARGEST if arguments.no_refine else _LARGEST // _ENLARGED
-    if size % 64 or not 64 <= size <= largest:
+    if size is not None and (size % 64 or not 64 <= size <= largest):
         raise ValueError(f"--size is {size} pixels, expected a multiple of 64 from 64 to {largest}")
     if ratio is not None and not 0.1 <= ratio <= 1:
         raise ValueError(f"--foreground-ratio is {ratio}, expected 0.1 to 1")
@@ -434,13 +513,15 @@ def _name_of(dtype: torch.dtype) -> str:
     return next(name for name, each in _DTYPES.items() if each == dtype)
 
 
-def _about(arguments: argparse.Namespace, request: Request) -> dict[str, Any]:
-    """The report's beginning."""
+def _about(
+    arguments: argparse.Namespace, request: Request, made_from: dict[str, Any]
+) -> dict[str, Any]:
+    """The report's beginning. made_from: what the orbit was."""
     return {
         "source": str(arguments.image),
         "generation": {
             **request.made_from,
-            "size": request.size,
+            **made_from,
             "refined": request.refines,
             "device": str(request.device),
             "dtype": _name_of(request.dtype),
@@ -453,14 +534,18 @@ def _about(arguments: argparse.Namespace, request: Request) -> dict[str, Any]:
 
 def _check_weights(
     path: Path, stage: Stage, image_encoder: Path | None, depth: Path | None
-) -> None:
-    """Read the headers: whether this is the stage's checkpoint and nothing is missing beside it."""
-    from ..weights.load import find_holdings
+) -> ModelDefaults:
+    """Read the headers: whether this is the stage's checkpoint and nothing is missing beside it;
+    returns what the model recommends."""
+    from ..model_defaults import OFFICIAL
+    from ..weights.load import defaults_of, find_holdings
 
     with ExitStack() as stack:
         found = find_holdings(stack, path, stage, image_encoder, depth, None)
+        defaults = defaults_of(found["unet"].file, stage) or OFFICIAL[stage]
     if stage == "refiner" and "depth" not in found:
         find_weights("depth", beside=path)  # says where it is offered
+    return defaults
 
 
 def _load_model(path: Path, stage: Stage, **settings: Any) -> VideoModel:
@@ -470,7 +555,11 @@ def _load_model(path: Path, stage: Stage, **settings: Any) -> VideoModel:
 
 
 def _generate_orbit(
-    request: Request, model: VideoModel, picture: Tensor, on_step: OnStep
+    request: Request,
+    settings: SampleSettings,
+    model: VideoModel,
+    picture: Tensor,
+    on_step: OnStep,
 ) -> Tensor:
     from ..orbit import OrbitConfig, generate_orbit
 
@@ -479,9 +568,10 @@ def _generate_orbit(
         picture,
         request.elevation_degrees,
         OrbitConfig(
-            size=request.size,
-            steps=request.steps,
-            solver=request.solver,
+            size=settings.size,
+            steps=settings.steps,
+            solver=settings.solver,
+            guidance=settings.guidance,
             aesthetic_score=request.aesthetic_score,
             options=request.options,
         ),
@@ -492,7 +582,12 @@ def _generate_orbit(
 
 
 def _refine_orbit(
-    request: Request, model: VideoModel, orbit: Tensor, picture: Tensor, on_step: OnStep
+    request: Request,
+    settings: SampleSettings,
+    model: VideoModel,
+    orbit: Tensor,
+    picture: Tensor,
+    on_step: OnStep,
 ) -> Tensor:
     from ..refine import RefineConfig, refine_orbit
 
@@ -502,9 +597,10 @@ def _refine_orbit(
         picture,
         request.elevation_degrees,
         RefineConfig(
-            size=_ENLARGED * request.size,
-            steps=request.steps,
-            solver=request.solver,
+            size=settings.size,
+            steps=settings.steps,
+            solver=settings.solver,
+            guidance=settings.guidance,
             strength=request.strength,
             sharpness=request.sharpness,
             lock_first_frame=request.locks_first_frame,

@@ -17,7 +17,16 @@ import torch
 from ..datatypes import OnStage, OnStep, silent_stage
 from ..video_model import Stage
 from .find import MODEL_FILES
-from .load import Holding, Plan, Unseen, checkpoint_of, find_holdings, is_copy, plan_network
+from .load import (
+    Holding,
+    Plan,
+    Unseen,
+    checkpoint_of,
+    defaults_of,
+    find_holdings,
+    is_copy,
+    plan_network,
+)
 from .mismatch import CheckpointMismatch
 from .parts import ROLES
 from .recognise import recognise
@@ -48,7 +57,8 @@ def convert(
         `hi3d_image_encoder.safetensors` beside it, where both stages' copies find it, unless
         another encoder lies there already.
 
-    The metadata tells the stage, the networks' settings, and name and SHA-256 of the source.
+    The metadata tells the stage, the networks' settings, name and SHA-256 of the source, and
+    what the source itself says of its frames and of sampling.
     Tensors are read and written one by one. Returns the files written.
 
     Raises CheckpointMismatch and ValueError as `load_video_model`.
@@ -71,6 +81,8 @@ def convert(
             "hi3d_source": path.name,
             "hi3d_source_sha256": _hash(holdings["unet"].file.files, on_stage("hash")),
         }
+        defaults = defaults_of(holdings["unet"].file, stage)
+        of_stage = metadata if defaults is None else {**metadata, **defaults.to_metadata()}
         encoder = plans["image_encoder"]
         if beside.exists() and not image_encoder_inside:
             image_encoder_inside = not _is_encoder_of(beside, encoder, dtype)
@@ -78,7 +90,7 @@ def convert(
                 _log.info("%s is another image encoder: this one goes into %s", beside, out)
         if not image_encoder_inside:
             del plans["image_encoder"]
-        _write(out, stage, plans, dtype, metadata, on_stage("write"))
+        _write(out, stage, plans, dtype, of_stage, on_stage("write"))
         if image_encoder_inside or beside.exists():
             return [out]
         encoder_alone = {"image_encoder": encoder}

@@ -1,14 +1,24 @@
-"""Where weights are looked for, and what is said when they are missing. Nothing is downloaded."""
+"""Where weights are looked for, and what is said when they are missing. Nothing is downloaded.
+
+A small model of both stages, hi3d-tiny, lies in the package. It is used where neither stage's
+weights are named or found, and by its name; never one of its stages with one of another model,
+unless both are named.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..model_defaults import Stage
+
 WeightsKind = Literal["orbit", "refiner", "image_encoder", "depth"]
+
+BUNDLED_NAME = "hi3d-tiny"
+BUNDLED_FOLDER = Path(__file__).parents[1] / "models" / "tiny"
 
 FOLDER_VARIABLE = "HI3D_MODELS"
 DEFAULT_FOLDER = Path("models") / "hi3d"
@@ -69,6 +79,21 @@ MODEL_FILES: dict[WeightsKind, ModelFile] = {
     ),
 }
 
+WHAT_THE_SMALL_MODEL_IS = (
+    f"{BUNDLED_NAME}, the small model in the package, paints: an orbit of 128 pixels, refined to "
+    "256, in minutes on a CPU. It was trained on toys that are made up on the spot; of other "
+    "objects it gives no more than a coarse guess. The authors' weights paint photos: "
+    f"{MODEL_FILES['orbit'].names[-1]} is {MODEL_FILES['orbit'].source}, "
+    f"{MODEL_FILES['refiner'].names[-1]} is at {MODEL_FILES['refiner'].source}; put both into "
+    "models/hi3d"
+)
+_BOTH: tuple[Stage, Stage] = ("orbit", "refiner")
+_ONE_STAGE_ALONE = (
+    "The small model in the package does not stand in for one stage alone: leave the refiner out "
+    f"(--no-refine, or refine: off) if you have an orbit model, or name {BUNDLED_NAME} for both "
+    "stages"
+)
+
 
 def find_weights(
     kind: WeightsKind,
@@ -80,7 +105,7 @@ def find_weights(
     """Where the weights of a kind are: a file, or a folder with a checkpoint in it.
 
     given: what the user named; nothing else is looked at then. A folder that holds a file of one of
-    the usual names stands for that file.
+    the usual names stands for that file, and "hi3d-tiny" for the small model in the package.
     folders, beside: what is searched, see `search_folders`.
 
     Raises ValueError if `given` does not exist, or if nothing is found: the message says which
@@ -89,6 +114,9 @@ def find_weights(
     model = MODEL_FILES[kind]
     if given is not None:
         given = Path(given).expanduser()
+        bundled = bundled_weights(kind) if str(given) == BUNDLED_NAME else None
+        if bundled is not None and not given.exists():
+            return bundled
         if not given.exists():
             raise ValueError(f"{given} does not exist: name {model.title}. {_where_from(model)}")
         return _named_in(given, model) or given
@@ -102,6 +130,67 @@ def find_weights(
         f"{', '.join(str(folder) for folder in searched)}. {_where_from(model)} Put it there, or "
         f"set {FOLDER_VARIABLE} to its folder"
     )
+
+
+def find_stages(
+    stages: Sequence[Stage],
+    given: Mapping[Stage, str | Path | None],
+    folders: Sequence[str | Path] = (),
+) -> dict[Stage, Path]:
+    """Where the weights of all the stages that a run needs are: of one model.
+
+    given: what the user named, by stage, the needed ones and others. folders: as for
+    `find_weights`. Where none of the needed stages is named or found, the small model in the
+    package stands in; where it is named for one stage, it is also meant for one that is not named.
+
+    Raises ValueError that tells of all stages that are missing, not one.
+    """
+    found: dict[Stage, Path] = {}
+    problems: list[str] = []
+    named_bundled = any(str(each) == BUNDLED_NAME for each in given.values())
+    for stage in stages:
+        named = given.get(stage) or (BUNDLED_NAME if named_bundled else None)
+        try:
+            found[stage] = find_weights(stage, named, folders)
+        except ValueError as error:
+            problems.append(str(error))
+    if not problems:
+        return found
+    bundled = {stage: bundled_weights(stage) for stage in stages}
+    is_there = all(path is not None for path in bundled.values())
+    if is_there and not found and not any(given.get(stage) for stage in stages):
+        return {stage: path for stage, path in bundled.items() if path is not None}
+    if is_there and len(stages) > 1:
+        problems.append(_ONE_STAGE_ALONE)
+    raise ValueError("\n".join(problems))
+
+
+def find_stage(
+    stage: Stage, given: Mapping[Stage, str | Path | None], folders: Sequence[str | Path] = ()
+) -> Path:
+    """One stage's weights, where both are of one model and it isn't known yet which are needed.
+
+    As `find_stages`; the other stage may be missing, unless the small model would have to stand in
+    for this one alone.
+    """
+    try:
+        return find_stages(_BOTH, given, folders)[stage]
+    except ValueError as error:
+        try:
+            return find_weights(stage, given.get(stage), folders)
+        except ValueError:
+            raise error from None
+
+
+def bundled_weights(kind: WeightsKind) -> Path | None:
+    """The small model's file of a stage, if it is there; None for what is no stage."""
+    path = BUNDLED_FOLDER / f"{kind}.safetensors"
+    return path if kind in ("orbit", "refiner") and path.is_file() else None
+
+
+def is_bundled(path: Path) -> bool:
+    """Whether this is a file of the small model in the package."""
+    return path.parent == BUNDLED_FOLDER
 
 
 def search_folders(
@@ -129,8 +218,17 @@ def describe() -> list[str]:
         try:
             lines.append(f"{model.title}: {find_weights(kind)}")
         except ValueError:
-            lines.append(f"{model.title}: not found ({' or '.join(model.names)})")
+            instead = f", {BUNDLED_NAME} stands in" if _stands_in(kind) else ""
+            lines.append(f"{model.title}: not found ({' or '.join(model.names)}){instead}")
     return lines
+
+
+def _stands_in(kind: WeightsKind) -> bool:
+    """Whether the small model would be used of its own accord."""
+    try:
+        return kind in _BOTH and is_bundled(find_stages(_BOTH, {})["orbit"])
+    except ValueError:
+        return False
 
 
 def _named_in(folder: Path, model: ModelFile) -> Path | None:

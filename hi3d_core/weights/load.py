@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..model_defaults import ModelDefaults, read_defaults
 from ..networks.official_keys import Source
 from ..video_model import Stage, VideoModel
 from .extras import known_extra
@@ -72,10 +73,11 @@ def load_video_model(
         released weights': {"unet": {"head_channels": 8}, "image_encoder": {"heads": 4}}.
 
     Raises CheckpointMismatch for the wrong stage, missing tensors or other shapes, naming them and
-    the file; ValueError for files that can't be read.
+    the file, and for metadata that makes no sense; ValueError for files that can't be read.
     """
     with ExitStack() as stack:
         holdings = find_holdings(stack, Path(path), stage, image_encoder, depth, vae)
+        defaults = defaults_of(holdings["unet"].file, stage)
         used: dict[Path, set[str]] = {each.file.path: set() for each in holdings.values()}
         networks: dict[str, nn.Module] = {}
         for name in ROLES[stage]:
@@ -92,7 +94,20 @@ def load_video_model(
     if "depth" not in networks and stage == "refiner":
         _log.info("no depth network is loaded: refining will want depth maps")
     networks.setdefault("conditioning_vae", networks["vae"])
-    return VideoModel(stage, **cast(dict[str, Any], networks))
+    return VideoModel(stage, own_defaults=defaults, **cast(dict[str, Any], networks))
+
+
+def defaults_of(file: TensorFile, stage: Stage) -> ModelDefaults | None:
+    """What a file of ours says of its frames and of sampling; None if it says nothing.
+
+    Raises CheckpointMismatch for what makes no sense.
+    """
+    if "hi3d_stage" not in file.metadata:
+        return None
+    try:
+        return read_defaults(file.metadata, stage)
+    except ValueError as error:
+        raise CheckpointMismatch(f"the metadata of {file.path} is damaged: {error}") from error
 
 
 def find_holdings(

@@ -15,10 +15,12 @@ from hi3d_core import __main__ as command_line
 from hi3d_core import pipeline
 from hi3d_core.cameras import Cameras
 from hi3d_core.commands import generate
+from hi3d_core.model_defaults import OFFICIAL, ModelDefaults
 from hi3d_core.splat.fit import SplatConfig
 from hi3d_core.surface.fit import Level, SurfaceConfig
 from hi3d_core.texture import TextureConfig
 from hi3d_core.views_folder import as_stored
+from hi3d_core.weights import find
 
 from .synthetic import sphere_views
 
@@ -49,6 +51,8 @@ class Painters:
     def check(self, path, stage, image_encoder, depth):
         if path.read_text() == "broken":
             raise ValueError(f"{path} is broken")
+        small = ModelDefaults({"orbit": 128, "refiner": 256}[stage], (1.0, 1.5), "fast", 3)
+        return small if path.parent.name == "tiny" else OFFICIAL[stage]
 
     def load(self, path, stage, **settings):
         self.calls.append(("load", stage, path.name, settings["dtype"]))
@@ -66,20 +70,20 @@ class Painters:
             if self.fails_at.get(stage) == step:
                 raise KeyboardInterrupt
 
-    def orbit(self, request, model, picture, on_step):
-        self.calls.append(("orbit", request.size, request.elevation_degrees, request.steps))
+    def orbit(self, request, settings, model, picture, on_step):
+        self.calls.append(("orbit", settings.size, request.elevation_degrees, settings.steps))
         self.picture = picture
         self.work("orbit", on_step)
         draw = torch.rand(1, generator=request.generator())
-        return (ball(request.size, seed=request.seed) - 1e-4 * draw).clamp(0, 1)
+        return (ball(settings.size, seed=request.seed) - 1e-4 * draw).clamp(0, 1)
 
-    def refine(self, request, model, orbit, picture, on_step):
+    def refine(self, request, settings, model, orbit, picture, on_step):
         self.calls.append(("refine", tuple(orbit.shape), tuple(picture.shape)))
         self.coarse = orbit
         self.work("refine", on_step)
         draw = torch.rand(1, generator=request.generator())
         tint = orbit.mean() * 0.01
-        return (ball(2 * request.size, seed=request.seed) - 1e-4 * draw - tint).clamp(0, 1)
+        return (ball(settings.size, seed=request.seed) - 1e-4 * draw - tint).clamp(0, 1)
 
     @property
     def stages(self):
@@ -95,6 +99,7 @@ def painters(monkeypatch):
     monkeypatch.setattr(generate, "_generate_orbit", painters.orbit)
     monkeypatch.setattr(generate, "_refine_orbit", painters.refine)
     monkeypatch.setenv("HI3D_MODELS", "")
+    monkeypatch.setattr(find, "BUNDLED_FOLDER", Path("no small model"))
     return painters
 
 
@@ -377,6 +382,77 @@ def test_missing_weights_are_said_before_any_work(work, painters, capsys):
     assert run() == 2
     assert "second.pt is broken" in capsys.readouterr().err
     assert painters.calls == []
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """The package's small model."""
+    folder = tmp_path / "package" / "tiny"
+    folder.mkdir(parents=True)
+    for stage in ("orbit", "refiner"):
+        (folder / f"{stage}.safetensors").write_text(f"tiny {stage}")
+    monkeypatch.setattr(find, "BUNDLED_FOLDER", folder)
+    return folder
+
+
+def generate_from(*arguments):
+    return call("generate", "ball.png", "--out", "x.glb", "--elevation", 10, *arguments)
+
+
+PAINTED_BY_TINY = [
+    ("load", "orbit", "orbit.safetensors", torch.float32),
+    ("orbit", 128, 10.0, 3),
+    ("load", "refiner", "refiner.safetensors", torch.float32),
+    ("refine", (16, 128, 128, 3), (256, 256, 3)),
+]
+
+
+def test_without_weights_the_small_model_paints_as_it_says(work, painters, products, tiny, caplog):
+    caplog.set_level("INFO")
+    assert generate_from("--views-dir", "views") == 0
+    assert painters.calls == PAINTED_BY_TINY
+    assert products[0].images.shape == (16, 256, 256, 3)
+    said = [message for message in caplog.messages if "hi3d-tiny" in message]
+    assert len(said) == 1 and "first_stage.pt" in said[0] and "second_stage.pt" in said[0]
+    record = json.loads((work / "views" / "settings.json").read_text())["hi3d_views"]
+    for stage, size in (("orbit", 128), ("refined", 256)):
+        kept = {key: record[stage][key] for key in ("size", "solver", "steps")}
+        assert kept == {"size": size, "solver": "fast", "steps": 3}
+    # What nobody named is not asked of the kept stages; what is named is.
+    assert generate_from("--views-dir", "views") == 0
+    assert painters.calls == PAINTED_BY_TINY
+    assert generate_from("--views-dir", "views", "--steps", 4) == 2
+
+
+def test_the_small_model_takes_a_size_that_is_given(work, painters, products, tiny):
+    assert generate_from("--size", 64, "--steps", 2) == 0
+    assert painters.calls[1] == ("orbit", 64, 10.0, 2)
+    assert painters.calls[3] == ("refine", (16, 64, 64, 3), (128, 128, 3))
+
+
+@pytest.mark.parametrize("named", [WEIGHTS[:2], WEIGHTS[2:]])
+def test_one_stage_of_another_model_is_not_completed_by_it(work, painters, tiny, capsys, named):
+    before = names(work)
+    assert run(weights=named) == 2
+    said = capsys.readouterr().err
+    missing = "second_stage.pt" if named == WEIGHTS[:2] else "first_stage.pt"
+    assert missing in said and "--no-refine" in said and "does not stand in" in said
+    assert painters.calls == [] and names(work) == before
+
+
+def test_a_kept_orbit_is_refined_by_its_own_model(
+    work, painters, products, tiny, capsys, monkeypatch
+):
+    assert run("--views-dir", "theirs", "--no-refine", weights=WEIGHTS[:2]) == 0
+    assert run("--views-dir", "theirs", weights=()) == 2
+    assert "second_stage.pt" in capsys.readouterr().err
+    assert run("--views-dir", "theirs", weights=("--refiner-checkpoint", "hi3d-tiny")) == 0
+    assert generate_from("--views-dir", "tiny", "--no-refine") == 0
+    painters.calls.clear()
+    (work / "second_stage.pt").write_text("theirs")
+    monkeypatch.setenv("HI3D_MODELS", str(work))
+    assert generate_from("--views-dir", "tiny") == 0
+    assert painters.calls == PAINTED_BY_TINY[2:]
 
 
 @pytest.mark.parametrize(

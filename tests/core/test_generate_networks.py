@@ -16,6 +16,7 @@ from PIL import Image
 from hi3d_core import __main__ as command_line
 from hi3d_core.commands import generate
 from hi3d_core.networks.depth_network import build_depth_network
+from hi3d_core.weights import find
 
 from .test_weights_load import save_official
 from .tiny_models import TINY_DEPTH, filled, tiny_model
@@ -154,6 +155,7 @@ def test_without_the_heads_the_message_says_how_to_set_them(picture, weights, ca
 
 def test_all_missing_weights_are_told_at_once(picture, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("HI3D_MODELS", str(tmp_path / "none"))
+    monkeypatch.setattr(find, "BUNDLED_FOLDER", tmp_path / "none")
     monkeypatch.chdir(tmp_path)
     out = str(picture.with_suffix(".glb"))
     assert command_line.main(["generate", str(picture), "--out", out]) == 2

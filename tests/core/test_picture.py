@@ -433,3 +433,24 @@ def test_inputs_are_left_as_they_are():
         for mask in (alpha, None):
             prepare_picture(colors, mask, 64, ratio)
     assert torch.equal(colors, before[0]) and torch.equal(alpha, before[1])
+
+
+def test_smooth_averages_where_the_official_resize_skips_pixels():
+    """Stripes of two pixels: what looks at two of four may see one colour alone."""
+    colors = torch.ones(256, 256, 3)
+    for column in (0, 3):
+        colors[64:192, 64 + column : 192 : 4] = 0
+    alpha = torch.zeros(256, 256)
+    alpha[64:192, 64:192] = 1
+    rough, _ = prepare_picture(colors, alpha, 64)
+    smooth, framed = prepare_picture(colors, alpha, 64, smooth=True)
+    inside = np.s_[20:44, 20:44]
+    assert float((smooth[inside] - 0.5).abs().max()) < 0.03
+    assert float(smooth[:12].min()) == 1 and float(framed[inside].min()) == 1
+    assert float(rough[inside].min()) == 1
+    # Where nothing shrinks, both are the same.
+    whole = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(0))
+    full = torch.ones(64, 64)
+    full[0] = 0
+    pair = [prepare_picture(whole, full, 64, smooth=each)[0] for each in (True, False)]
+    assert torch.equal(*pair)

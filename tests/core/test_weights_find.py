@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from hi3d_core.weights.find import MODEL_FILES, describe, find_weights, search_folders
+from hi3d_core.weights import find
+from hi3d_core.weights.find import (
+    MODEL_FILES,
+    describe,
+    find_stage,
+    find_stages,
+    find_weights,
+    is_bundled,
+    search_folders,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +104,93 @@ def test_the_description_says_what_is_there_and_what_is_missing():
             assert line.endswith(str(Path("models/hi3d/second_stage.pt")))
         else:
             assert "not found" in line and all(name in line for name in model.names)
+
+
+@pytest.fixture
+def bundled(tmp_path, monkeypatch):
+    """The package's small model, both stages."""
+    folder = tmp_path / "package" / "tiny"
+    monkeypatch.setattr(find, "BUNDLED_FOLDER", folder)
+    return {stage: put(folder, f"{stage}.safetensors") for stage in ("orbit", "refiner")}
+
+
+BOTH = ("orbit", "refiner")
+
+
+def test_without_any_weights_the_small_model_stands_in(bundled):
+    assert find_stages(BOTH, {}) == bundled
+    for part in ("hi3d-tiny", "128", "toys", "first_stage.pt", "Hi3D-Official", "second_stage.pt",
+                 "huggingface.co/hbyang/Hi3D", "models/hi3d"):  # fmt: skip
+        assert part in find.WHAT_THE_SMALL_MODEL_IS
+    assert find_stages(["orbit"], {"orbit": None}) == {"orbit": bundled["orbit"]}
+    assert all(is_bundled(path) for path in bundled.values())
+
+
+def test_weights_that_are_there_go_first(bundled, tmp_path):
+    ours = {
+        stage: put(tmp_path / "host", name)
+        for stage, name in zip(BOTH, ("first_stage.pt", "second_stage.pt"), strict=True)
+    }
+    assert find_stages(BOTH, {}, [tmp_path / "host"]) == ours
+    assert find_stages(BOTH, ours) == ours
+    assert not any(is_bundled(path) for path in ours.values())
+
+
+@pytest.mark.parametrize(("there", "lacks"), [("first_stage.pt", 1), ("second_stage.pt", 0)])
+@pytest.mark.parametrize("named", [True, False])
+def test_one_stage_is_never_mixed_with_the_small_model(bundled, tmp_path, there, lacks, named):
+    file = put(tmp_path / "host", there)
+    given = {BOTH[1 - lacks]: file} if named else {}
+    with pytest.raises(ValueError, match="does not stand in for one stage alone") as raised:
+        find_stages(BOTH, given, [] if named else [tmp_path / "host"])
+    message = str(raised.value)
+    assert MODEL_FILES[BOTH[lacks]].source in message and "--no-refine" in message
+    assert MODEL_FILES[BOTH[1 - lacks]].source not in message
+
+
+def test_a_stage_that_is_there_is_found_without_the_other(bundled, tmp_path):
+    """Of a graph of nodes it isn't known which stages it needs."""
+    first = put(tmp_path / "host", "first_stage.pt")
+    assert find_stage("orbit", {}, [tmp_path / "host"]) == first
+    with pytest.raises(ValueError, match="does not stand in for one stage alone") as raised:
+        find_stage("refiner", {}, [tmp_path / "host"])
+    assert "first_stage.pt" not in str(raised.value)
+    assert find_stage("refiner", {}) == bundled["refiner"]
+    assert find_stage("refiner", {"orbit": "hi3d-tiny"}, [tmp_path / "host"]) == bundled["refiner"]
+    # A file that was named and is gone stops its own stage only.
+    gone = {"orbit": tmp_path / "gone.pt"}
+    second = put(tmp_path / "host", "second_stage.pt")
+    assert find_stage("refiner", gone, [tmp_path / "host"]) == second
+    with pytest.raises(ValueError, match=r"gone\.pt does not exist"):
+        find_stage("orbit", gone, [tmp_path / "host"])
+
+
+def test_the_small_model_by_its_name(bundled, tmp_path):
+    for name in BOTH:
+        put(tmp_path / "host", MODEL_FILES[name].names[0])
+    folders = [tmp_path / "host"]
+    assert find_weights("orbit", "hi3d-tiny", folders) == bundled["orbit"]
+    # Named for one stage it is meant for both, unless another is named too.
+    assert find_stages(BOTH, {"orbit": "hi3d-tiny"}, folders) == bundled
+    assert find_stages(["refiner"], {"orbit": Path("hi3d-tiny")}, folders) == {
+        "refiner": bundled["refiner"]
+    }
+    mine = put(tmp_path, "mine.pt")
+    mixed = find_stages(BOTH, {"orbit": "hi3d-tiny", "refiner": mine}, folders)
+    assert mixed == {"orbit": bundled["orbit"], "refiner": mine}
+    with pytest.raises(ValueError, match="does not exist"):
+        find_weights("depth", "hi3d-tiny")
+
+
+def test_a_half_of_the_small_model_is_none(bundled):
+    bundled["refiner"].unlink()
+    with pytest.raises(ValueError, match="refiner"):
+        find_stages(BOTH, {})
+    assert find_stages(["orbit"], {}) == {"orbit": bundled["orbit"]}
+
+
+def test_the_description_says_that_the_small_model_stands_in(bundled):
+    told = [line for line in describe() if line.endswith("hi3d-tiny stands in")]
+    assert [line.split(" (")[0] for line in told] == ["the orbit model", "the refiner"]
+    put(Path("models/hi3d"), "second_stage.pt")
+    assert not [line for line in describe() if "hi3d-tiny" in line]

@@ -8,13 +8,16 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from hi3d_core.depth import estimate_depth
+from hi3d_core.model_defaults import ModelDefaults
 from hi3d_core.networks.depth_network import build_depth_network
 from hi3d_core.orbit import OrbitConfig, generate_orbit
 from hi3d_core.refine import RefineConfig, refine_orbit
 from hi3d_core.weights.convert import convert
 from hi3d_core.weights.load import load_video_model
+from training.weights_naming import metadata_of, state_of
 
 from ..core.test_weights_load import save_official
 from ..core.tiny_models import TINY_DEPTH, filled, tiny_model
@@ -40,6 +43,12 @@ def weights(tmp_path_factory):
         convert(source, folder / f"hi3d_{stage}.safetensors", dtype=None, unseen=UNSEEN)
         source.unlink()
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_small_model(tmp_path, pack_on_a_stand_in, monkeypatch):
+    find = importlib.import_module(f"{pack_on_a_stand_in.__name__}.hi3d_core.weights.find")
+    monkeypatch.setattr(find, "BUNDLED_FOLDER", tmp_path / "none")
 
 
 @pytest.fixture
@@ -156,6 +165,70 @@ def test_the_loader_lists_files_and_notices_changes(node, models):
     model = node["Hi3DLoader"].execute(**chosen).args[0]
     with pytest.raises(ValueError, match=r"hi3d_orbit\.safetensors is no longer"):
         model.stage("orbit")
+
+
+@pytest.fixture
+def bundled(tmp_path, pack_on_a_stand_in, weights, monkeypatch):
+    """The small model that comes with the pack, painting 64 pixels and 128, in two steps."""
+    folder = tmp_path / "package" / "tiny"
+    folder.mkdir(parents=True)
+    for stage, size in (("orbit", SIZE), ("refiner", 2 * SIZE)):
+        model = load_video_model(weights / f"hi3d_{stage}.safetensors", stage)
+        tensors = {name: each.clone().contiguous() for name, each in state_of(model).items()}
+        told = ModelDefaults(size, (1.0, 1.5), "heun", 2).to_metadata()
+        save_file(tensors, folder / f"{stage}.safetensors", {**metadata_of(model), **told})
+    find = importlib.import_module(f"{pack_on_a_stand_in.__name__}.hi3d_core.weights.find")
+    monkeypatch.setattr(find, "BUNDLED_FOLDER", folder)
+    return folder
+
+
+OWN = {"steps": 0, "solver": "auto", "size": 0}  # all left to the model
+AUTO = {"orbit_checkpoint": "auto", "refiner_checkpoint": "auto", "depth_model": "auto"}
+
+
+def test_without_files_the_small_model_paints_and_refines_as_it_says(
+    node, bundled, picture, sees_all
+):
+    loaded = node["Hi3DLoader"].execute(**AUTO, dtype="fp32").args[0]
+    frames, _, cameras = (
+        node["Hi3DOrbitVideoSampler"]
+        .execute(loaded, picture, elevation=0.0, seed=5, guidance=0.0, **OWN)
+        .args
+    )
+    orbit = load_video_model(bundled / "orbit.safetensors", "orbit")
+    expected = generate_orbit(
+        orbit,
+        picture[0],
+        0.0,
+        OrbitConfig(size=SIZE, steps=2, solver="heun", guidance=(1.0, 1.5)),
+        generator=torch.Generator().manual_seed(5),
+    )
+    assert torch.equal(frames, expected) and cameras.width == SIZE
+    refine = node["Hi3DVideoRefiner"].execute
+    depth = torch.rand(16, 8, 8, generator=torch.Generator().manual_seed(0))
+    settings = {"elevation": 0.0, "strength": 1.0, "seed": 9, "depth": depth}
+    refined, masks = refine(loaded, frames, picture, **settings, **OWN).args
+    assert refined.shape == (16, 2 * SIZE, 2 * SIZE, 3) and masks.shape[1:] == refined.shape[1:3]
+
+
+def test_the_small_model_can_be_chosen_and_never_completes_another(node, models, bundled):
+    inputs = {each.id: each for each in node["Hi3DLoader"].define_schema().inputs}
+    for name in ("orbit_checkpoint", "refiner_checkpoint"):
+        assert inputs[name].options[:2] == ["auto", "hi3d-tiny (bundled)"]
+    assert "hi3d-tiny (bundled)" not in inputs["depth_model"].options
+
+    def sizes(**chosen):
+        loaded = node["Hi3DLoader"].execute(**{**AUTO, **chosen}, dtype="fp32").args[0]
+        return [loaded.stage(stage).defaults.frame_size for stage in ("orbit", "refiner")]
+
+    assert sizes() == [512, 1024]
+    assert sizes(orbit_checkpoint="hi3d-tiny (bundled)") == [SIZE, 2 * SIZE]
+    (models / "hi3d_refiner.safetensors").unlink()
+    loaded = node["Hi3DLoader"].execute(**AUTO, dtype="fp32").args[0]
+    assert loaded.stage("orbit").defaults.frame_size == 512
+    for asked in (lambda: loaded.stage("refiner"), lambda: loaded.require("orbit", "refiner")):
+        with pytest.raises(ValueError, match="does not stand in for one stage alone"):
+            asked()
 
 
 def test_two_pictures_are_refused(node, loaded, picture):

@@ -1,9 +1,10 @@
-"""Draw the pictures that the workflows read, from a mesh of the example orbit.
+"""Draw the pictures that the workflows read: a toy, and a mesh of the example orbit.
 
     python -m hi3d_core reconstruct workflows/input/horse_orbit.mp4 --elevation 10 --out horse.glb
-    python -m tests.tools.draw_inputs horse.glb
+    python -m tests.tools.draw_inputs [horse.glb]
 
-Writes into workflows/input: `horse.png` (one picture), `posed_views/` (16 pictures from cameras
+Writes into workflows/input: `toy.png` (a toy that no model was trained on, from the front), and of
+the mesh, if it is named, `horse.png` (one picture) and `posed_views/` (16 pictures from cameras
 here and there, with their transforms.json).
 """
 
@@ -27,16 +28,36 @@ from hi3d_core.cameras import (
 )
 from hi3d_core.read.mesh_file import read_meshes
 from hi3d_core.render import render_mesh
+from training.toy_objects import toy_object
 
 INPUT = Path(__file__).parents[2] / "workflows" / "input"
+TOY_SEED, TOY_SPACING = 1_000_003, 0.004  # of the held-out ones; as fine as 512 pixels want
 PICTURE_AZIMUTH, PICTURE_ELEVATION = 60.0, 10.0
 PHOTOS, PHOTO_SIZE = 16, 256
 FOV_DEGREES, FOCUS = 40.0, (0.0, 0.02, 0.0)
 
 
-def main(mesh_file: str) -> None:
-    """Draw everything."""
+def main(mesh_file: str | None = None) -> None:
+    """Draw the toy, and what the mesh is needed for if there is one."""
     INPUT.mkdir(parents=True, exist_ok=True)
+    draw_toy()
+    if mesh_file is not None:
+        draw_horse(mesh_file)
+
+
+def draw_toy() -> None:
+    """The toy's front on a transparent background."""
+    cameras = Cameras.orbit(1, PICTURE_ELEVATION, width=512, height=512)
+    toy = render_mesh(toy_object(TOY_SEED, spacing=TOY_SPACING), cameras)
+    alpha = toy.alphas[0, ..., None]
+    straight = (toy.images[0] - 1 + alpha) / alpha.clamp(min=1e-3)
+    pixels = _bytes(torch.cat([straight, alpha], dim=-1))
+    pixels[pixels[..., 3] == 0] = 0  # what doesn't show has no colour
+    Image.fromarray(pixels).save(INPUT / "toy.png", optimize=True)
+
+
+def draw_horse(mesh_file: str) -> None:
+    """One picture of a mesh, and posed views of it."""
     meshes = read_meshes(Path(mesh_file))
     eye = sphere_points(
         torch.tensor([PICTURE_AZIMUTH], dtype=torch.float64), PICTURE_ELEVATION, 1.5
