@@ -1,10 +1,13 @@
 # Every target is `python dev.py TARGET`, which also runs on Windows.
 PYTHON ?= python3
 
-.PHONY: demo test check setup
+.PHONY: demo demo-orbit test check setup
 
-demo: ## reconstruct the example orbit into outputs/
+demo: ## one picture to a mesh in outputs/, by the small model in the package
 	$(PYTHON) dev.py demo
+
+demo-orbit: ## reconstruct the example orbit into outputs/
+	$(PYTHON) dev.py demo-orbit
 
 test: ## lint, types and all tests
 	$(PYTHON) dev.py test
