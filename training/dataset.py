@@ -1,6 +1,7 @@
 """Orbits on disk, in the layout of Hi3D's released training: one folder an object.
 
     <folder>/<object>/000.png ... 095.png      RGBA, straight alpha, names in order
+    <folder>/00000.tar ...                     or the same in tars, see `packed_orbits.py`
 
 The frames lie ring after ring, 16 azimuths each, at -10, 0, 10, 20, 30 and 40 degrees; a folder may
 hold fewer rings. Where a `transforms.json` tells the frames' `elevation_degrees`, they are taken
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from PIL import Image
 from torch import Tensor
 
 from hi3d_core.read.pictures import opening
+
+from .packed_orbits import PackedFile, is_packed, packed_objects
 
 _log = logging.getLogger(__name__)
 
@@ -49,12 +52,16 @@ class OrbitSample:
     background: Tensor
 
 
+_File = Path | PackedFile
+
+
 @dataclass(frozen=True)
 class _Object:
-    """One object's files, in order, and the elevation of each ring."""
+    """One object's files, in order, and the elevation of each ring. place: where they are."""
 
-    folder: Path
-    files: tuple[Path, ...]
+    name: str
+    place: Path
+    files: tuple[_File, ...]
     elevations: tuple[float, ...]
 
 
@@ -70,14 +77,17 @@ class OrbitDataset:
     ) -> None:
         """List the objects.
 
-        folder: of the objects, or one whose folder `images` is that.
+        folder: of the objects, or one whose folder `images` is that; or of tars, or one whose
+        folder `shards` is that and that has no `images`.
         size: S, to which frames are resized. resolution: side that the files must have; None takes
         squares of any side, alike within a ring.
         Raises ValueError for a folder that is not there or holds nothing that can be used.
         """
         self.folder, self.size, self.resolution = Path(folder).absolute(), size, resolution
-        if (self.folder / "images").is_dir():
-            self.folder = self.folder / "images"
+        for name in ("images", "shards"):
+            if (self.folder / name).is_dir():
+                self.folder = self.folder / name
+                break
         self.skipped: dict[str, str] = {}
         if not self.folder.is_dir():
             raise ValueError(
@@ -85,13 +95,11 @@ class OrbitDataset:
                 "folder of frames"
             )
         self._objects: list[_Object] = []
-        for path in sorted(each for each in self.folder.iterdir() if each.is_dir()):
-            if path.name.startswith("."):
-                continue
+        for place, files in self._places():
             try:
-                self._objects.append(_listed(path))
+                self._objects.append(_listed(place, files))
             except ValueError as error:
-                self._skip(path, error)
+                self._skip(place, error)
         if not self._objects:
             raise ValueError(
                 f"the dataset folder {folder} holds no object that can be used{self._told()}: "
@@ -105,7 +113,11 @@ class OrbitDataset:
     @property
     def names(self) -> list[str]:
         """The objects, in the order in which they are drawn from."""
-        return [each.folder.name for each in self._objects]
+        return [each.name for each in self._objects]
+
+    def rings(self, index: int) -> int:
+        """How many rings an object has."""
+        return len(self._objects[index].elevations)
 
     def draw(self, generator: torch.Generator) -> OrbitSample:
         """A ring of any object, beginning at any of its frames, all equally often.
@@ -134,7 +146,7 @@ class OrbitDataset:
         """
         each = self._objects[index]
         if not 0 <= start < len(each.files):
-            raise IndexError(f"start is {start}, {each.folder} has {len(each.files)} frames")
+            raise IndexError(f"start is {start}, {each.place} has {len(each.files)} frames")
         ring = start // FRAMES
         first = ring * FRAMES
         order = [*range(start, first + FRAMES), *range(first, start)]
@@ -146,7 +158,7 @@ class OrbitDataset:
             frames.append(_on_white(pixels, self.size))
             backgrounds.append(_background(pixels[..., 3], self.size))
         return OrbitSample(
-            each.folder.name,
+            each.name,
             start,
             each.elevations[ring],
             torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous(),
@@ -163,7 +175,17 @@ class OrbitDataset:
                     self._skip(error.path, error)
         return dict(self.skipped)
 
-    def _skip(self, path: Path, error: Exception) -> None:
+    def _places(self) -> Iterator[tuple[Path, Sequence[_File]]]:
+        """Each object's folder, or what would be it, and all its files."""
+        if is_packed(self.folder):
+            for name, packed in packed_objects(self.folder).items():
+                yield self.folder / name, packed
+            return
+        for path in sorted(each for each in self.folder.iterdir() if each.is_dir()):
+            if not path.name.startswith("."):
+                yield path, list(path.iterdir())
+
+    def _skip(self, path: object, error: Exception) -> None:
         if str(path) not in self.skipped:
             self.skipped[str(path)] = str(error)
             _log.warning("skipped (%d so far): %s", len(self.skipped), error)
@@ -179,7 +201,7 @@ class OrbitDataset:
 class _Unreadable(ValueError):
     """A frame that can't be used; path: its file."""
 
-    def __init__(self, path: Path, message: str) -> None:
+    def __init__(self, path: _File, message: str) -> None:
         super().__init__(message)
         self.path = path
 
@@ -189,11 +211,12 @@ def to_network_range(frames: Tensor) -> Tensor:
     return frames.float() / 127.5 - 1
 
 
-def _listed(path: Path) -> _Object:
-    """An object's files. Raises ValueError for another number of frames or names out of order."""
-    files = sorted(
-        each for each in path.iterdir() if each.suffix == ".png" and not each.name.startswith(".")
-    )
+def _listed(path: Path, held: Sequence[_File]) -> _Object:
+    """An object's frames among the files that are held for it.
+
+    Raises ValueError for another number of frames or names out of order.
+    """
+    files = sorted((each for each in held if _is_frame(each)), key=lambda each: each.name)
     rings, rest = divmod(len(files), FRAMES)
     if not files or rest:
         raise ValueError(
@@ -204,19 +227,35 @@ def _listed(path: Path) -> _Object:
         raise ValueError(
             f"the frames of {path} are not in order by name: fill the numbers with zeros (000.png)"
         )
-    return _Object(path, tuple(files), _elevations(path, stems, rings))
+    transforms = _transforms(path, held)
+    return _Object(path.name, path, tuple(files), _elevations(path, transforms, stems, rings))
 
 
-def _elevations(path: Path, stems: Sequence[str], rings: int) -> tuple[float, ...]:
+def _is_frame(file: _File) -> bool:
+    if isinstance(file, PackedFile):  # <object>.000.png, beside <object>.000.depth.png and others
+        return file.name.count(".") == 2 and file.name.endswith(".png")
+    return file.suffix == ".png" and not file.name.startswith(".")
+
+
+def _transforms(path: Path, held: Sequence[_File]) -> _File | None:
+    """The file that tells an object's cameras, if there is one."""
+    for file in held:
+        if file.name in (_TRANSFORMS, f"{path.name}.{_TRANSFORMS}"):
+            return file
+    beside = path.parents[1] / "extras" / path.name / _TRANSFORMS
+    return beside if beside.exists() else None
+
+
+def _elevations(
+    path: Path, file: _File | None, stems: Sequence[str], rings: int
+) -> tuple[float, ...]:
     """Of each ring: what transforms.json says, else the official ones."""
-    beside = path / _TRANSFORMS
-    file = beside if beside.exists() else path.parents[1] / "extras" / path.name / _TRANSFORMS
     told: dict[str, float] = {}
-    if file.exists():
+    if file is not None:
         try:
             told = {
                 Path(frame["file_path"]).stem: float(frame["elevation_degrees"])
-                for frame in json.loads(file.read_text(encoding="utf-8"))["frames"]
+                for frame in json.loads(file.read_bytes().decode("utf-8"))["frames"]
                 if "elevation_degrees" in frame
             }
         except (ValueError, LookupError, TypeError) as error:
@@ -240,12 +279,12 @@ def _elevations(path: Path, stems: Sequence[str], rings: int) -> tuple[float, ..
     return tuple(elevations)
 
 
-def _read(file: Path, side: int | None) -> np.ndarray:
+def _read(file: _File, side: int | None) -> np.ndarray:
     """(H, H, 4) uint8. Raises _Unreadable, naming the file."""
     try:
-        with opening(file) as image:
+        with opening(file, file.open() if isinstance(file, PackedFile) else None) as image:
             mode, pixels = image.mode, np.asarray(image)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise _Unreadable(file, str(error)) from error
     if mode != "RGBA" or pixels.dtype != np.uint8:
         raise _Unreadable(file, f"{file} is {mode}, expected 8-bit RGBA: render it with alpha")

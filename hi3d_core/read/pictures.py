@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -29,13 +30,14 @@ _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B")
 
 
 @contextmanager
-def opening(path: Path) -> Iterator[Image.Image]:
+def opening(path: object, file: IO[bytes] | None = None) -> Iterator[Image.Image]:
     """Open a picture file; whatever goes wrong inside is a ValueError that names the file.
 
+    file: where its bytes come from, if it lies within another file; `path` is then its name alone.
     So only decode inside, and judge what was decoded after it.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(file or path) as image:  # type: ignore[arg-type]
             yield image
     except FileNotFoundError as error:
         raise ValueError(f"the picture {path} does not exist") from error
