@@ -26,7 +26,7 @@ from tqdm import tqdm  # noqa: E402
 
 from hi3d_core.optional import MissingDependency  # noqa: E402
 from hi3d_core.render import SHADINGS  # noqa: E402
-from training.rendering.plan import OFFICIAL_ELEVATIONS, Plan  # noqa: E402
+from training.rendering.plan import OFFICIAL_ELEVATIONS, Plan, toy_spacing  # noqa: E402
 from training.rendering.renderers import NAMES, choose_renderer  # noqa: E402
 from training.rendering.shards import write_shards  # noqa: E402
 from training.rendering.sources import Task, find_tasks  # noqa: E402
@@ -123,11 +123,6 @@ def _elevations(text: str) -> tuple[float, ...] | None:
         ) from error
 
 
-def _toy_spacing(size: int) -> float:
-    """Vertices about three pixels apart, so that a toy's paint is as sharp as the picture."""
-    return 0.016 if size <= 256 else 0.008 if size <= 512 else 0.004
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -171,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
             supersample=given.supersample,
             seed=given.seed,
             geometry=not given.no_geometry,
-            toy_spacing=_toy_spacing(given.size),
+            toy_spacing=toy_spacing(given.size),
         )
         finished, reasons = render_dataset(
             given.source,

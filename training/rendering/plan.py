@@ -99,3 +99,8 @@ class Plan:
             self.size,
             self.size,
         )
+
+
+def toy_spacing(size: int) -> float:
+    """Vertices about three pixels apart, so that a toy's paint is as sharp as the picture."""
+    return 0.016 if size <= 256 else 0.008 if size <= 512 else 0.004

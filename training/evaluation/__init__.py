@@ -1,0 +1,1 @@
+"""Measuring trained models against true orbits and true meshes."""
