@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from hi3d_core.conditioning import Conditioning
+from hi3d_core.model_defaults import OFFICIAL
 from hi3d_core.refine import RefineConfig, encode_coarse
 from hi3d_core.sample_options import SampleOptions
 from hi3d_core.video_model import Stage, VideoModel, device_of
@@ -175,7 +176,9 @@ class VideoRecipe(ABC):
 
     def metadata(self) -> dict[str, str]:
         """What a file with `state` shall say of itself, so that the loader knows it."""
-        return metadata_of(self.model)
+        defaults = replace(self.model.defaults, frame_size=self.config.size)
+        official = defaults == OFFICIAL[self.model.stage]
+        return metadata_of(self.model) | ({} if official else defaults.to_metadata())
 
     @abstractmethod
     def condition(

@@ -157,6 +157,7 @@ def test_state_is_what_the_loader_reads(stage, dataset, tmp_path):
         if ours is not None:
             same(theirs.state_dict(), ours.state_dict())
     assert loaded.image_encoder.config.num_attention_heads == 2
+    assert loaded.defaults.frame_size == SIZE  # at which it was trained
 
 
 @pytest.mark.parametrize(("stage", "rows"), [("orbit", 2), ("refiner", 3)])

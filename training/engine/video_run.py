@@ -93,13 +93,13 @@ class RefinerRun(EngineSettings):
 
 def build_orbit(run: OrbitRun) -> OrbitRecipe:
     """Stage 1's recipe, its networks loaded."""
-    dataset = _dataset(run)  # first, as wrong folders are found sooner than networks are loaded
+    dataset = open_dataset(run)  # first, as wrong folders are found sooner than networks are loaded
     return OrbitRecipe(starting_model("orbit", run.model), dataset, run.recipe)
 
 
 def build_refiner(run: RefinerRun) -> RefinerRecipe:
     """Stage 2's recipe, its networks loaded."""
-    dataset = _dataset(run)
+    dataset = open_dataset(run)
     return RefinerRecipe(starting_model("refiner", run.model), dataset, run.recipe)
 
 
@@ -120,6 +120,11 @@ def starting_model(stage: Stage, settings: ModelSettings) -> VideoModel:
             image_encoder=settings.image_encoder,
             depth=settings.depth,
         )
+    return made_ready(model, settings)
+
+
+def made_ready(model: VideoModel, settings: ModelSettings) -> VideoModel:
+    """The model itself, its UNet set to training and the others frozen, in their number format."""
     frozen = (model.vae, model.conditioning_vae, model.image_encoder, model.aesthetic, model.depth)
     for network in frozen:
         if network is not None:
@@ -130,7 +135,8 @@ def starting_model(stage: Stage, settings: ModelSettings) -> VideoModel:
     return model
 
 
-def _dataset(run: OrbitRun | RefinerRun) -> OrbitDataset:
+def open_dataset(run: OrbitRun | RefinerRun) -> OrbitDataset:
+    """The objects that a run is trained on."""
     return OrbitDataset(run.data.folder, run.recipe.size, resolution=run.data.resolution)
 
 
