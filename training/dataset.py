@@ -73,14 +73,19 @@ class OrbitDataset:
     """
 
     def __init__(
-        self, folder: str | Path, size: int = 512, *, resolution: int | None = None
+        self,
+        folder: str | Path,
+        size: int = 512,
+        *,
+        resolution: int | None = None,
+        most: int | None = None,
     ) -> None:
         """List the objects.
 
         folder: of the objects, or one whose folder `images` is that; or of tars, or one whose
         folder `shards` is that and that has no `images`.
         size: S, to which frames are resized. resolution: side that the files must have; None takes
-        squares of any side, alike within a ring.
+        squares of any side, alike within a ring. most: only so many objects, the first by name.
         Raises ValueError for a folder that is not there or holds nothing that can be used.
         """
         self.folder, self.size, self.resolution = Path(folder).absolute(), size, resolution
@@ -96,6 +101,8 @@ class OrbitDataset:
             )
         self._objects: list[_Object] = []
         for place, files in self._places():
+            if len(self._objects) == most:
+                break
             try:
                 self._objects.append(_listed(place, files))
             except ValueError as error:

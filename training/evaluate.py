@@ -7,7 +7,7 @@
         --refiner-checkpoint runs/refiner/checkpoints/step_0001000/ema.safetensors
 
 Without --data the objects are held-out toys. Written into --out: results.json (every object; a run
-that is stopped goes on from it), table.md, table.json and sheet.png (true, painted and refined
+that is stopped goes on from it), table.md, table.json and pictures/ (true, painted and refined
 frames of the first objects). Without checkpoints those are taken that `generate` would find.
 """
 
@@ -50,7 +50,7 @@ from training.evaluation.truth import Truth, Unusable, names_of, truths
 from training.rendering.store import write_json
 from training.toy_objects import HELD_OUT_SEEDS
 
-_SHOWN = 4  # objects on the sheet
+_SHOWN = 8  # objects of which pictures are kept
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,6 @@ def evaluate(
     mean = None
     if "mean" in settings.rows and set(names) - set(journal.objects):
         mean = _mean_orbit(settings.training, painter.size, out)
-    shown: list[tuple[str, Tensor]] = []
     done = set(journal.objects)
     for truth in truths(settings.source, painter.size, settings.count, settings.meshes, done):
         began = time.perf_counter()
@@ -108,10 +107,10 @@ def evaluate(
             journal.add(truth.name, {"skipped": truth.reason})
             continue
         record, frames = measured(truth, settings, painter, perceptual, mean)
-        if len(shown) < _SHOWN * (1 + len(frames)):
-            shown += [(f"{truth.name}, true", truth.frames[::2])]
-            shown += [(name, each[::2]) for name, each in frames.items()]
-            with replacing(out / "sheet.png") as path:
+        if truth.name in names[:_SHOWN]:
+            (out / "pictures").mkdir(exist_ok=True)
+            with replacing(out / "pictures" / f"{truth.name}.png") as path:
+                shown = [(name, each[::2]) for name, each in frames.items()]
                 contact_sheet(shown, size=128).save(path)
         record["seconds"] = round(time.perf_counter() - began, 1)
         journal.add(truth.name, record)
@@ -136,7 +135,7 @@ def measured(
     perceptual: Perceptual | None,
     mean: Tensor | None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """One object's record, and the frames that it is about, by "orbit" and "refined"."""
+    """One object's record, and the frames to look at, by what they are."""
     picture, elevation = truth.frames[0], truth.elevation_degrees
     orbit = painter.paint(picture, elevation, settings.seed)
     made = {"orbit": orbit}
@@ -160,11 +159,11 @@ def measured(
             )
     record: dict[str, Any] = {"elevation": elevation, "rows": rows}
     if settings.checks_elevation:
-        record["elevation_check"] = elevation_check(painter, truth, settings.seed)
+        record["elevation_check"] = elevation_check(painter, truth, orbit, settings.seed)
     if settings.seeds > 1:
-        seeds = list(range(settings.seed, settings.seed + settings.seeds))
-        record["diversity"] = diversity(painter, truth, seeds)
-    return record, {key: made[key] for key in ("orbit", "refined") if key in made}
+        more = range(settings.seed + 1, settings.seed + settings.seeds)
+        record["diversity"] = diversity(painter, truth, orbit, more)
+    return record, {"true": truth.frames, **made}
 
 
 def guess(name: str, truth: Truth, mean: Tensor | None) -> Tensor:

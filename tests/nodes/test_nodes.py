@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -419,6 +420,7 @@ def test_one_node_does_it_all(node, parts, folders, quick, monkeypatch):
     )
     monkeypatch.setitem(parts("hi3d_core.pipeline").QUALITIES, "preview", config)
     model = node["Hi3DLoader"].execute("auto", "auto", "auto", "auto").args[0]
+    monkeypatch.setattr(parts("hi3d_core.weights.find"), "BUNDLED_FOLDER", folders[0] / "none")
     settings = {
         **{"elevation": 10.0, "size": 64, "refine": True, "quality": "preview", "seed": 7},
         "filename_prefix": "hi3d/one",
@@ -427,6 +429,10 @@ def test_one_node_does_it_all(node, parts, folders, quick, monkeypatch):
         node["Hi3DImageTo3D"].execute(model, coarse[:1], **settings)
     assert not asked
     monkeypatch.setattr(type(model), "require", lambda self, *stages: None)
+    official = parts("hi3d_core.model_defaults").OFFICIAL
+    monkeypatch.setattr(
+        type(model), "stage", lambda self, stage: SimpleNamespace(defaults=official[stage])
+    )
     with pytest.raises(ValueError, match="2 pictures, expected one"):
         node["Hi3DImageTo3D"].execute(model, coarse[:2], **settings)
     with torch.inference_mode():
@@ -440,6 +446,9 @@ def test_one_node_does_it_all(node, parts, folders, quick, monkeypatch):
     assert float(splat.positions[0].norm(dim=1).median()) == pytest.approx(0.4, abs=0.03)
     node["Hi3DImageTo3D"].execute(model, coarse[:1], **{**settings, "refine": False})
     assert len(asked) == 3
+    # Left to the model, each stage has the size that it was trained at.
+    node["Hi3DImageTo3D"].execute(model, coarse[:1], **{**settings, "size": 0})
+    assert [call[2] for call in asked[3:]] == [512, 1024]
 
 
 def test_views_are_loaded_with_their_cameras(node, parts, folders):

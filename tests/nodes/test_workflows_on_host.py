@@ -74,12 +74,34 @@ def test_a_workflow_without_models_ends_with_a_good_mesh(server, name):
             assert file.read_bytes().count(b"ANMF") >= 16
 
 
-@pytest.mark.parametrize("name", sorted(set(LAYOUTS) - set(WITHOUT_MODELS) - {"text_to_3d"}))
-def test_without_its_models_a_workflow_says_what_to_put_where(server, name):
-    done = server.wait(server.queue(api(name)))
+FROM_A_PICTURE = sorted(set(LAYOUTS) - set(WITHOUT_MODELS) - {"text_to_3d"})
+
+
+@pytest.mark.parametrize("name", FROM_A_PICTURE)
+def test_without_files_a_workflow_paints_with_the_small_model(server, name):
+    done = server.wait(server.queue(small(api(name))), seconds=1500)
+    assert done["status"]["status_str"] == "success", done["status"]
+    named = [text for each in done["outputs"].values() for text in each.get("text", [])]
+    files = [server.base / "output" / text for text in named if text.endswith(".glb")]
+    assert len(files) == (3 if name == "three_seeds" else 1)
+    for glb in files:
+        assert validator_says(glb) == []
+        assert len(read_meshes(glb)[0].faces) > 1000
+    assert "hi3d-tiny" in server.log.read_text()
+
+
+@pytest.mark.parametrize("name", FROM_A_PICTURE)
+def test_without_one_of_its_models_a_workflow_says_what_to_put_where(server, name):
+    second = server.base / "models" / "hi3d" / "second_stage.pt"
+    second.parent.mkdir(parents=True, exist_ok=True)
+    second.touch()
+    try:
+        done = server.wait(server.queue(api(name)))
+    finally:
+        second.unlink()
     (error,) = [data for kind, data in done["status"]["messages"] if kind == "execution_error"]
     assert error["node_type"] in {"Hi3DOrbitVideoSampler", "Hi3DImageTo3D"}
-    for part in ("first_stage.pt", "GB", "models/hi3d"):
+    for part in ("first_stage.pt", "GB", "models/hi3d", "does not stand in for one stage alone"):
         assert part in error["exception_message"], error["exception_message"]
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 SMALL: dict[str, dict[str, Any]] = {
     "Hi3DNeusMesher": {"quality": "preview", "face_budget": 4000, "texture_size": 512},
+    "Hi3DImageTo3D": {"quality": "preview"},
+    "Hi3DGaussianSplatInterpolator": {"steps": 100, "count": 2000},
     "Hi3DTextureBaker": {"texture_size": 512},
     "Hi3DMeshRenderer": {"size": 128},
 }

@@ -189,3 +189,9 @@ def test_another_resolution_than_asked_for_is_named(tmp_path):
         dataset.read(0, 0)
     problems = dataset.check()
     assert len(problems) == 1
+
+
+def test_most_takes_the_first_that_can_be_used(tmp_path):
+    write_orbit(tmp_path / "object", orbit_frames(9, 15))
+    dataset = dataset_of(tmp_path, objects=3, frames=16, most=2)
+    assert dataset.names == ["object0", "object1"] and len(dataset.skipped) == 1

@@ -149,7 +149,7 @@ def test_each_row_is_painted_and_meshed_as_it_says(truth, monkeypatch):
     psnr = {name: round(rows[name]["psnr"], 2) for name in ("full", "no-refiner", "no-depth")}
     # An offset d on a quarter of the pixels, and half of it around, where white ends at 1.
     assert psnr["full"] > psnr["no-depth"] > psnr["no-refiner"]
-    assert set(frames) == {"orbit", "refined"}
+    assert list(frames) == ["true", "orbit", "refined", "refined without depth"]
 
 
 @pytest.fixture(scope="module")
@@ -194,16 +194,19 @@ def test_the_painter_uses_all_that_it_is_given(models, truth):
 
 def test_the_elevation_check_paints_at_the_true_and_a_wrong_one(truth):
     painter = Steady()
-    found = elevation_check(painter, truth, seed=3)
+    orbit = painter.paint(truth.frames[0], 10.0, 3)
+    found = elevation_check(painter, truth, orbit, seed=3)
     assert [call[1:] for call in painter.painted] == [(10.0, 3), (30.0, 3)]
+    assert found["true"] == image_scores(orbit, truth.frames, None)["psnr"]
     assert found["wrong_degrees"] == 30.0 and found["true"] > found["wrong"] + 3
     # Where 20 degrees more are beyond what models know, it is 20 less.
-    high = elevation_check(Steady(), dataclasses.replace(truth, elevation_degrees=35.0), 0)
+    high = elevation_check(Steady(), dataclasses.replace(truth, elevation_degrees=35.0), orbit, 0)
     assert high["wrong_degrees"] == 15.0
 
 
 def test_diversity_is_the_spread_over_seeds_of_back_and_front(truth):
-    found = diversity(Steady(spread=0.02), truth, [0, 1, 2])
+    painter = Steady(spread=0.02)
+    found = diversity(painter, truth, painter.paint(truth.frames[0], 10.0, 0), range(1, 3))
     # Frame 8 alone varies, by 0, 0.02 and 0.04: a deviation of 0.02, in one of five frames.
     assert found["back"] == pytest.approx(255 * 0.02 / 5, rel=1e-3)
     assert found["beside_front"] == pytest.approx(0, abs=1e-6)
@@ -253,6 +256,8 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, toys):
     assert len(painter.painted) == 1
     texts = [(tmp_path / each / "table.md").read_text() for each in ("whole", "killed")]
     assert texts[0] == texts[1]
+    pictures = {each.name for each in (tmp_path / "killed" / "pictures").iterdir()}
+    assert pictures == {"toy-0.png", "toy-1.png", "toy-2.png"}
     assert not list(tmp_path.rglob(".hi3d-*"))
 
 

@@ -14,30 +14,31 @@ _HIGHEST = 40.0  # degrees that models know
 _BACK, _BESIDE_FRONT = (6, 7, 8, 9, 10), (1, 15)  # of 16 frames
 
 
-def elevation_check(painter: Painter, truth: Truth, seed: int) -> dict[str, float]:
+def elevation_check(painter: Painter, truth: Truth, orbit: Tensor, seed: int) -> dict[str, float]:
     """PSNR of the orbit that is told the true elevation, and of one told a wrong one.
 
-    A model that does not listen has the same in both.
+    A model that does not listen has the same in both. orbit: the true one's, painted with `seed`.
     """
     told = truth.elevation_degrees
     wrong = told + WRONG_BY if told + WRONG_BY <= _HIGHEST else told - WRONG_BY
-    scores = {}
-    for name, elevation in (("true", told), ("wrong", wrong)):
-        frames = painter.paint(truth.frames[0], elevation, seed)
-        true = resized(truth.frames, frames.shape[1])
-        scores[name] = image_scores(frames, true, None)["psnr"]
-    return {**scores, "wrong_degrees": wrong}
+    misled = painter.paint(truth.frames[0], wrong, seed)
+    true = resized(truth.frames, orbit.shape[1])
+    return {
+        "true": image_scores(orbit, true, None)["psnr"],
+        "wrong": image_scores(misled, true, None)["psnr"],
+        "wrong_degrees": wrong,
+    }
 
 
-def diversity(painter: Painter, truth: Truth, seeds: list[int]) -> dict[str, float]:
+def diversity(painter: Painter, truth: Truth, orbit: Tensor, more_seeds: range) -> dict[str, float]:
     """Standard deviation over seeds, in levels of 255, of the back and beside the front.
 
     Over the pixels where the true object is. What the picture shows should be sure and what it
-    doesn't show may vary; a model that varies nowhere has only learnt a mean.
+    doesn't show may vary; a model that varies nowhere has only learnt a mean. orbit: of another
+    seed than `more_seeds`.
     """
-    orbits = torch.stack(
-        [painter.paint(truth.frames[0], truth.elevation_degrees, seed) for seed in seeds]
-    )
+    more = [painter.paint(truth.frames[0], truth.elevation_degrees, seed) for seed in more_seeds]
+    orbits = torch.stack([orbit, *more])
     varies = orbits.std(dim=0).mean(dim=-1) * 255
     shown = resized(truth.frames, orbits.shape[2]).amin(dim=-1) < 1
     return {

@@ -65,7 +65,7 @@ def names_of(source: str, count: int | None = None) -> list[str]:
     """The objects that `truths` would give, without making them."""
     if source.startswith("toys:"):
         return [task.name for task in find_tasks(source)][:count]
-    return OrbitDataset(source).names[:count]
+    return OrbitDataset(source, most=count).names
 
 
 def _toys(source: str, size: int, count: int | None, skip: Container[str]) -> Iterator[Truth]:
@@ -82,9 +82,9 @@ def _toys(source: str, size: int, count: int | None, skip: Container[str]) -> It
 def _orbits(
     folder: Path, size: int, count: int | None, meshes: Path | None, skip: Container[str]
 ) -> Iterator[Truth | Unusable]:
-    dataset = OrbitDataset(folder, size)
+    dataset = OrbitDataset(folder, size, most=count)
     _check_size(dataset.folder.parent, size)
-    for index, name in enumerate(dataset.names[:count]):
+    for index, name in enumerate(dataset.names):
         if name in skip:
             continue
         ring = index % dataset.rings(index)  # so that all elevations have their turn
