@@ -25,6 +25,7 @@ from .flow import FlowConfig
 
 _VIEWS = 512  # pixels, the width that views are aligned at in the rounds
 _DRAWN = 256  # pixels, the width that fits are drawn at
+_TOLERANCE = 0.05  # colour difference up to which views may disagree without pulling hard
 _FINEST = 8.0  # window of the flow to the final fit, pixels of 512
 
 
@@ -71,6 +72,7 @@ def align_in_rounds(
             levels=each.levels,
             smoothness_weight=each.smoothness,
             slack_pixels=each.slack_pixels,
+            huber=_TOLERANCE,
             cavity_rounds=0,
         )
         field = fit_surface(

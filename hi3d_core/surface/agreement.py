@@ -28,6 +28,7 @@ _PICTURE = 128  # pixels
 EXACT, _WORST = 0.998, 0.996
 _SMOOTHEST = 16.0  # times as smooth as exact views, at the worst
 _SLACK_PIXELS = 1.5
+_TOLERANCE = 5.0  # times the colour difference from which the loss is linear, at the worst
 _BLURRED = 0.125  # of the last sharpness, where finer levels begin at the worst
 
 
@@ -53,8 +54,9 @@ def suited_to(config: SurfaceConfig, agreement: float) -> SurfaceConfig:
 
     Where views disagree the colours of each pull the surface its own way and emboss it with
     noise, so it is smoothed more, and finer levels begin more blurred; cavities, which show by
-    disagreement, are not looked for; and silhouettes carve thin parts off each other, so they are
-    given slack. Between the two limits the smoothness grows geometrically.
+    disagreement, are not looked for; silhouettes carve thin parts off each other, so they are given
+    slack; and small differences of colour are noise. Between the two limits smoothness and the
+    tolerance of colours grow geometrically.
     """
     share = doubt(agreement)
     return replace(
@@ -63,6 +65,7 @@ def suited_to(config: SurfaceConfig, agreement: float) -> SurfaceConfig:
         continued=config.continued * (min(_BLURRED / config.continued, 1)) ** share,
         cavity_rounds=round(config.cavity_rounds * (1 - share)),
         slack_pixels=config.slack_pixels + _SLACK_PIXELS * share,
+        huber=config.huber * _TOLERANCE**share,
     )
 
 

@@ -45,4 +45,7 @@ def test_exact_views_keep_their_settings_and_doubt_only_ever_softens():
     continued = [level.continued for level in levels]
     assert continued == sorted(continued, reverse=True)
     assert continued[-1] == pytest.approx(0.125)
+    tolerances = [level.huber for level in levels]
+    assert tolerances == sorted(tolerances)
+    assert tolerances[-1] == pytest.approx(0.05)
     assert [level.cavity_rounds for level in levels] == [3, 2, 1, 0, 0]
