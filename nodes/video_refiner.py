@@ -85,7 +85,10 @@ class VideoRefiner(io.ComfyNode):
             networks = model.stage("refiner")
             settings = sample_settings(networks, size, steps, solver)
             frames = image[..., :3].detach().clone().cpu().float().clamp(0, 1)
-            picture = square_picture(input_image, input_mask, _square(frames))
+            side, small = _square(frames), networks.defaults.is_small
+            # The authors' refiner knows it at the orbit's size, a small one has to see all.
+            shown = settings.size if small else side
+            picture = square_picture(input_image, input_mask, shown, smooth=small)
             depths = None if depth is None else inverse_depths(depth)
             refined = repaint_orbit(
                 networks, frames, picture, elevation, settings, seed, depths, strength

@@ -14,6 +14,7 @@ from hi3d_core.depth import estimate_depth
 from hi3d_core.model_defaults import ModelDefaults
 from hi3d_core.networks.depth_network import build_depth_network
 from hi3d_core.orbit import OrbitConfig, generate_orbit
+from hi3d_core.picture import prepare_picture
 from hi3d_core.refine import RefineConfig, refine_orbit
 from hi3d_core.weights.convert import convert
 from hi3d_core.weights.load import load_video_model
@@ -209,6 +210,18 @@ def test_without_files_the_small_model_paints_and_refines_as_it_says(
     settings = {"elevation": 0.0, "strength": 1.0, "seed": 9, "depth": depth}
     refined, masks = refine(loaded, frames, picture, **settings, **OWN).args
     assert refined.shape == (16, 2 * SIZE, 2 * SIZE, 3) and masks.shape[1:] == refined.shape[1:3]
+    # The picture that it sees has the size of what it paints.
+    large, _ = prepare_picture(picture[0], None, 2 * SIZE, straight=False, smooth=True)
+    expected = refine_orbit(
+        load_video_model(bundled / "refiner.safetensors", "refiner"),
+        frames,
+        large,
+        0.0,
+        RefineConfig(size=2 * SIZE, steps=2, solver="heun", guidance=(1.0, 1.5)),
+        generator=torch.Generator().manual_seed(9),
+        depths=depth,
+    )
+    assert torch.allclose(refined, expected, atol=2 / 255)
 
 
 def test_the_small_model_can_be_chosen_and_never_completes_another(node, models, bundled):
