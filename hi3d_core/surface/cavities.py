@@ -1,7 +1,8 @@
 """Concave places that silhouettes can't show: dug out where the views disagree, then checked.
 
 The visual hull closes a bowl with a lid and a seat with a wedge, and an image fit that starts
-there stays there: near the lid, no small step makes the pictures fit better. So
+there stays there: near the lid, no small step makes the pictures fit better. Where the pictures
+want a lid's inside hollowed out as a whole (`vessels.py`), that is all. Else
     1. propose: a fog is fitted inside the surface, which thins out where nothing is (`fog.py`);
        in later rounds surface whose colour the views disagree on sinks, half a voxel a step, until
        they agree or nothing is left that several views see (space carving: Kutulakos and Seitz
@@ -29,11 +30,13 @@ from .field import Field, close_border, redistance
 from .fog import FOG_STEPS, clear_fog
 from .hull import FloatArray
 from .render import COLUMNS, accumulate_gradients, clip_to_grid
+from .vessels import VESSEL_STEPS, open_vessels
 
 Refit = Callable[[Field, int], Iterator[int]]
 """Fits a field in place for so many iterations; yields after each."""
 
 DIG_STEPS, CANDIDATE_ITERATIONS, SETTLE_ITERATIONS = 30, 40, 30
+COLORING_ITERATIONS = 12  # enough for colours, and to know what is seen
 _FITTING = CANDIDATE_ITERATIONS + SETTLE_ITERATIONS
 
 _FASTEST = 0.5  # voxels that surface sinks in a step
@@ -51,17 +54,36 @@ _WORTH_A_LOOK = 20  # nodes that must change for a round to have been of use
 
 def steps_of(rounds: int) -> int:
     """The most steps that `open_cavities` takes."""
-    return FOG_STEPS + _FITTING + rounds * (DIG_STEPS + _FITTING) if rounds else 0
+    if rounds == 0:
+        return 0
+    vessels = VESSEL_STEPS + COLORING_ITERATIONS
+    return vessels + FOG_STEPS + _FITTING + rounds * (DIG_STEPS + _FITTING)
 
 
 def open_cavities(
     field: Field, sightings: Sightings, refit: Refit, rounds: int, seed: int = 0
 ) -> Iterator[tuple[Field, int]]:
-    """Clear by fog, then dig `rounds` times, fit and check; yields (the field so far, steps done).
+    """Open vessels; or clear by fog, then dig `rounds` times, fit and check.
 
-    field: fitted to the sightings' views already. Ends early when digging changes nothing.
+    field: fitted to the sightings' views already. Ends early when a vessel is found, or when
+    digging changes nothing. Yields (the field so far, steps done).
     """
     done = 0
+    vessel = field.sdf
+    for found in open_vessels(field.sdf, sightings):
+        vessel = found
+        done += 1
+        yield field, done
+    if vessel is not field.sdf:
+        opened = _unseen(field, vessel, sightings)
+        for _ in refit(opened, COLORING_ITERATIONS):
+            done += 1
+            yield field, done
+        # The shape stays as chosen: walls of few voxels would take colours of both their sides
+        # for a reason to move.
+        opened.sdf = vessel.copy()
+        yield opened, done
+        return
     for number in range(rounds + 1):
         sdf = field.sdf
         by_fog = number == 0
@@ -75,8 +97,7 @@ def open_cavities(
             if by_fog:
                 continue
             return
-        unseen = np.zeros_like(field.seen)
-        candidate = Field(field.grid, sdf, projected_colors(sdf, sightings), unseen)
+        candidate = _unseen(field, sdf, sightings)
         yield field, done
         for _ in refit(candidate, CANDIDATE_ITERATIONS):
             done += 1
@@ -88,6 +109,12 @@ def open_cavities(
         for _ in refit(field, SETTLE_ITERATIONS):
             done += 1
             yield field, done
+
+
+def _unseen(field: Field, sdf: FloatArray, sightings: Sightings) -> Field:
+    """A surface on a field's grid in the views' colours, on which no fit has ended a ray yet."""
+    unseen = np.zeros_like(field.seen)
+    return Field(field.grid, sdf.copy(), projected_colors(sdf, sightings), unseen)
 
 
 def dig(start: FloatArray, sightings: Sightings) -> Iterator[FloatArray]:

@@ -59,6 +59,19 @@ class Sightings:
         starts = np.searchsorted(rays.view, np.arange(len(rays.origins) + 1)).astype(np.int64)
         return Sightings(starts, origins, directions, colors, alphas, trust, _contrasts(rays))
 
+    def chosen(self, rays: NDArray[np.bool_]) -> Sightings:
+        """Some of the rays, (R,) true for those."""
+        starts = np.concatenate([[0], np.cumsum(rays)])[self.starts].astype(np.int64)
+        return Sightings(
+            starts,
+            self.origins[rays],
+            self.directions[rays],
+            self.colors[rays],
+            self.alphas[rays],
+            self.trust[rays],
+            self.contrasts[rays],
+        )
+
 
 def _contrasts(rays: Rays) -> FloatArray:
     """(R,) root mean square over channels of the colour's gradient, per pixel."""
@@ -92,29 +105,8 @@ class Verdict:
 
 def judge(sdf: FloatArray, sightings: Sightings) -> Verdict:
     """Ask the views about the zero level of a distance in voxels (X, Y, Z)."""
-    near = np.abs(sdf) < _REACH
-    for axis in range(3):
-        border = [slice(None)] * 3
-        for side in (slice(0, 2), slice(-2, None)):
-            border[axis] = side
-            near[tuple(border)] = False
-    nodes = np.argwhere(near).astype(np.int32)
-    slot = np.full(sdf.shape, -1, np.int32)
-    slot[near] = np.arange(len(nodes), dtype=np.int32)
     hits = trace(sightings.origins, sightings.directions, sdf)
-    sums = np.zeros((len(sightings.starts) - 1, len(nodes), _COLUMNS), np.float32)
-    _gather(
-        sightings.starts,
-        sightings.origins,
-        sightings.directions,
-        sightings.colors,
-        sightings.contrasts,
-        sightings.alphas,
-        hits,
-        sdf,
-        slot,
-        sums,
-    )
+    nodes, _, sums = _gathered(sdf, sightings, hits)
     spreads, views = _spread_between_views(sums)
     weights = np.minimum(np.minimum(sums[..., _WEIGHT], 1).sum(axis=0), _FULL_WEIGHT)
     total = sums.sum(axis=0)
@@ -128,6 +120,58 @@ def judge(sdf: FloatArray, sightings: Sightings) -> Verdict:
         total[:, :3] / weight[:, None],
         total[:, _WEIGHT] > 0.2,
     )
+
+
+def held_out_errors(sdf: FloatArray, sightings: Sightings, hits: FloatArray) -> FloatArray:
+    """Each ray's colour against what the other views show of the place where it ends.
+
+    hits: (R,) as `trace` finds them. A view's own rays are left out of what it is compared with,
+    so surface that few views see gains nothing by it. Returns (R,) mean absolute differences of
+    the channels, NaN where a ray ends nowhere or no other view sees the place.
+    """
+    _, slot, sums = _gathered(sdf, sightings, hits)
+    errors = np.empty(len(hits), np.float32)
+    _compare(
+        sightings.starts,
+        sightings.origins,
+        sightings.directions,
+        sightings.colors,
+        hits,
+        slot,
+        sums,
+        sums.sum(axis=0),
+        errors,
+    )
+    return errors
+
+
+def _gathered(
+    sdf: FloatArray, sightings: Sightings, hits: FloatArray
+) -> tuple[IndexArray, IndexArray, FloatArray]:
+    """Nodes (B, 3) near the zero level, their slots (X, Y, Z), sums (V, B, _COLUMNS) of rays."""
+    near = np.abs(sdf) < _REACH
+    for axis in range(3):
+        border = [slice(None)] * 3
+        for side in (slice(0, 2), slice(-2, None)):
+            border[axis] = side
+            near[tuple(border)] = False
+    nodes = np.argwhere(near).astype(np.int32)
+    slot = np.full(sdf.shape, -1, np.int32)
+    slot[near] = np.arange(len(nodes), dtype=np.int32)
+    sums = np.zeros((len(sightings.starts) - 1, len(nodes), _COLUMNS), np.float32)
+    _gather(
+        sightings.starts,
+        sightings.origins,
+        sightings.directions,
+        sightings.colors,
+        sightings.contrasts,
+        sightings.alphas,
+        hits,
+        sdf,
+        slot,
+        sums,
+    )
+    return nodes, slot, sums
 
 
 def projected_colors(sdf: FloatArray, sightings: Sightings) -> FloatArray:
@@ -241,3 +285,42 @@ def _spread_between_views(sums: FloatArray) -> tuple[FloatArray, IndexArray]:
                     squares += share * off * off / 3
         spreads[n] = np.sqrt(squares / total * counts[n] / (counts[n] - 1))
     return spreads, counts
+
+
+@njit(parallel=True, cache=True, fastmath=True)
+def _compare(
+    starts: NDArray[np.int64],
+    origins: FloatArray,
+    directions: FloatArray,
+    colors: FloatArray,
+    hits: FloatArray,
+    slot: IndexArray,
+    sums: FloatArray,  # (V, B, _COLUMNS)
+    total: FloatArray,  # (B, _COLUMNS) over views
+    errors: FloatArray,  # (R,) out
+) -> None:
+    """Mean absolute difference of each ray's colour and the other views' around its end."""
+    for v in prange(len(starts) - 1):
+        for r in range(starts[v], starts[v + 1]):
+            errors[r] = np.nan
+            if hits[r] < 0:
+                continue
+            o, d = origins[r], directions[r]
+            x, y, z = o[0] + hits[r] * d[0], o[1] + hits[r] * d[1], o[2] + hits[r] * d[2]
+            i, j, k = int(x), int(y), int(z)
+            a, b, c = x - i, y - j, z - k
+            weight = np.float32(0)
+            mean = np.zeros(3, np.float32)
+            for corner in range(8):
+                di, dj, dk = corner >> 2, (corner >> 1) & 1, corner & 1
+                n = slot[i + di, j + dj, k + dk]
+                if n >= 0:
+                    share = (a if di else 1 - a) * (b if dj else 1 - b) * (c if dk else 1 - c)
+                    weight += share * (total[n, _WEIGHT] - sums[v, n, _WEIGHT])
+                    for channel in range(3):
+                        mean[channel] += share * (total[n, channel] - sums[v, n, channel])
+            if weight > _LEAST_WEIGHT:
+                error = np.float32(0)
+                for channel in range(3):
+                    error += abs(colors[r, channel] - mean[channel] / weight)
+                errors[r] = error / 3

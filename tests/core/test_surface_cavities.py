@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 
 from hi3d_core.surface import cavities
-from hi3d_core.surface.cavities import DIG_STEPS, better_of, dig, open_cavities, steps_of
+from hi3d_core.surface.cavities import (
+    CANDIDATE_ITERATIONS,
+    DIG_STEPS,
+    SETTLE_ITERATIONS,
+    better_of,
+    dig,
+    open_cavities,
+    steps_of,
+)
 from hi3d_core.surface.consistency import Sightings, projected_colors
 from hi3d_core.surface.field import Field, redistance
 from hi3d_core.surface.fit import Level, fit_surface
-from hi3d_core.surface.fog import FOG_STEPS
 from hi3d_core.surface.hull import FloatArray
 from hi3d_core.surface.rays import Rays
 
@@ -52,7 +59,8 @@ def _no_refit(field: Field, iterations: int):
 def test_a_cup_that_silhouettes_close_is_opened_to_its_floor(scene):
     views, placement, grid, _ = scene
     closed = fit_surface(views, placement, SMALL)
-    opened = fit_surface(views, placement, replace(SMALL, cavity_rounds=1))
+    levels = (*SMALL.levels, Level(64, 96, 30))
+    opened = fit_surface(views, placement, replace(SMALL, levels=levels, cavity_rounds=1))
     voxel = grid.voxel * placement.scale
     # Without digging the silhouettes' lid stays, more than the cup's depth above the floor.
     assert np.abs(opening(closed, placement) - FLOOR).mean() > 8 * voxel
@@ -60,7 +68,7 @@ def test_a_cup_that_silhouettes_close_is_opened_to_its_floor(scene):
     assert off.mean() < voxel
     assert off.max() < 2 * voxel
     # The wall around it still stands.
-    where = places(grid, placement)
+    where = places(opened.grid, placement)
     radius = np.hypot(where[..., 0], where[..., 2])
     wall = (np.abs(radius - (INNER + 0.04)) < 0.02) & (np.abs(where[..., 1]) < 0.1)
     assert (opened.sdf[wall] < 0).mean() > 0.95
@@ -71,7 +79,8 @@ def test_a_convex_thing_keeps_its_surface(paint):
     drawn = from_above(ball()) if paint is None else views_of(ball(), orbit_at(0, 96), paint)
     views, placement = placed(drawn)
     # Without digging, for as many iterations.
-    as_long = replace(SMALL.levels[0], iterations=30 + steps_of(1) - DIG_STEPS - FOG_STEPS)
+    fitting = 2 * (CANDIDATE_ITERATIONS + SETTLE_ITERATIONS)
+    as_long = replace(SMALL.levels[0], iterations=30 + fitting)
     kept = fit_surface(views, placement, replace(SMALL, levels=(as_long,)))
     dug = fit_surface(views, placement, replace(SMALL, cavity_rounds=1))
     # Where the views look, which excludes the cone below those from above.
@@ -153,6 +162,7 @@ def test_crumbs_fall_away_but_what_was_apart_before_stays(scene, monkeypatch):
     before = solid((np.zeros(3), 10.0), small)
     # The large one is eaten down to a core and a crumb.
     after = solid((np.array([-2.0, 0, 0]), 7.7), (np.array([8.0, 0, 0]), 1.2), small)
+    monkeypatch.setattr(cavities, "open_vessels", lambda sdf, sightings: iter(()))
     monkeypatch.setattr(cavities, "clear_fog", lambda sdf, sightings, seed: iter([after]))
     fitted = []
 
@@ -206,6 +216,28 @@ def test_digging_may_be_cancelled_and_counts_to_the_end(scene):
         fit_surface(views, placement, quick, on_step=cancel)
     # Some counts come twice: at moments to cancel within a step.
     assert list(dict.fromkeys(calls)) == [(i, 3 + steps_of(1)) for i in range(11)]
+
+
+def test_a_vessel_keeps_the_shape_that_was_chosen_and_takes_the_views_colours(scene, monkeypatch):
+    _, placement, grid, sightings = scene
+    true = cup_field(grid, placement)
+    lid = _colored(cup_field(grid, placement, lid=True), sightings)
+    monkeypatch.setattr(cavities, "open_vessels", lambda sdf, _: iter([sdf, true.sdf]))
+    moved = []
+
+    def refit(field: Field, iterations: int):
+        moved.append(field)
+        for iteration in range(iterations):
+            field.sdf = field.sdf + np.float32(0.1)
+            yield iteration + 1
+
+    before = lid.sdf.copy()
+    *_, (found, done) = open_cavities(lid, sightings, refit, 3)
+    assert moved == [found]
+    assert np.array_equal(found.sdf, true.sdf) and found.sdf is not true.sdf
+    assert np.array_equal(found.colors, projected_colors(true.sdf, sightings))
+    assert np.array_equal(lid.sdf, before)
+    assert done < steps_of(3)
 
 
 def test_the_same_seed_gives_the_same_cavity(scene):
