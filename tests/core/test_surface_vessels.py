@@ -11,7 +11,13 @@ from hi3d_core.surface.consistency import Sightings, held_out_errors, trace
 from hi3d_core.surface.field import Field
 from hi3d_core.surface.hull import FloatArray
 from hi3d_core.surface.rays import Rays
-from hi3d_core.surface.vessels import VESSEL_STEPS, find_lids, open_vessels
+from hi3d_core.surface.vessels import (
+    VESSEL_STEPS,
+    Trial,
+    _is_vessel,
+    find_lids,
+    open_vessels,
+)
 
 from .cavity_scenes import (
     FLOOR,
@@ -97,8 +103,20 @@ def test_a_ball_stays_whole():
 def test_shades_finer_than_a_pictures_steps_open_nothing(pale_cup):
     placement, grid, sightings = pale_cup
     start = cup_field(grid, placement, lid=True).sdf
-    colors = (0.95 + (sightings.colors - 0.95) / 50).astype(np.float32)
+    colors = (0.95 + (sightings.colors - 0.95) / 25).astype(np.float32)
     assert all(found is start for found in open_vessels(start, replace(sightings, colors=colors)))
+
+
+def test_a_vessel_is_open_in_its_middle_whatever_its_walls():
+    def trial(wall: float, gain: float, share: float, doubt: float = 0.01) -> Trial:
+        return Trial(np.ones((2, 2, 2), np.float32), wall, 5.0, int(100 / wall), gain, share, doubt)
+
+    assert _is_vessel([trial(2, 90, 0.6), trial(4.5, 40, 0.5), trial(9, 1, 0.1)])
+    # A gap: nothing to gain behind thicker walls.
+    assert not _is_vessel([trial(2, 90, 0.6), trial(2.6, 60, 0.5), trial(4.5, 20, 0.2)])
+    assert not _is_vessel([trial(2, 90, 0.2), trial(4.5, 40, 0.5)])
+    assert not _is_vessel([trial(2, 90, 0.6, 0.001), trial(4.5, 40, 0.5)])
+    assert not _is_vessel([trial(2, -3, -0.1), trial(4.5, 0, 0)])
 
 
 def test_without_trust_nothing_is_opened(pale_cup):
