@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .align.refine_cameras import refined_cameras
-from .align.rounds import align_in_rounds, align_to_field
+from .align.rounds import align_in_rounds, align_to_mesh
 from .cameras import Cameras
 from .datatypes import Gaussians, Mesh, OnPreview, OnStage, OrbitViews, silent_stage
 from .local_views import in_local_frame, shrunk
@@ -24,12 +24,18 @@ from .mesh import finish_mesh
 from .splat.fit import HIGH, PREVIEW, STANDARD, SplatConfig, fit_gaussians
 from .splat.interpolate import in_between_cameras, render_views
 from .splat.rasterize import has_cuda_kernels
-from .surface.agreement import EXACT, silhouette_agreement, suited_to
+from .surface.agreement import EXACT, doubt, silhouette_agreement, suited_to
 from .surface.extract import extract_mesh
 from .surface.fit import Level, SurfaceConfig, fit_surface
 from .surface.hull import FloatArray, Placement, hull_points, locate
 from .surface.priors import SurfacePriors
-from .texture import BakedTexture, TextureConfig, bake_or_color, register_reference
+from .texture import (
+    BakedTexture,
+    TextureConfig,
+    bake_or_color,
+    register_reference,
+    suited_to_doubt,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +151,7 @@ def reconstruct(
 
     exact = agreement >= EXACT
     local, trust, shifts = given, None, None
-    surface = config.surface
+    surface, doubtful = config.surface, 0.0
     if config.align and not exact:
         local, trust = align_in_rounds(
             given,
@@ -155,7 +161,8 @@ def reconstruct(
             on_step=stage("alignment"),
             on_preview=on_preview,
         )
-        surface = suited_to(surface, silhouette_agreement(local, placement))
+        aligned_agreement = silhouette_agreement(local, placement)
+        surface, doubtful = suited_to(surface, aligned_agreement), doubt(aligned_agreement)
     else:
         surface = suited_to(surface, agreement)
 
@@ -190,21 +197,23 @@ def reconstruct(
         on_step=stage("surface"),
         on_preview=on_preview,
     )
-    if config.align and not exact:
-        # The fit is finer now than what the rounds had to go by.
-        aligned = align_to_field(given, field, on_step=stage("last alignment"))
-        local, shifts = aligned.views, torch.from_numpy(aligned.shifts)
     meshed = stage("mesh")
     meshed(0, 2)
     raw = extract_mesh(field)
     meshed(1, 2)
     mesh = finish_mesh(raw, config.face_budget)
     meshed(2, 2)
+    if config.align and not exact:
+        # The fit is finer now than what the rounds had to go by.
+        mesh, aligned = align_to_mesh(given, field, mesh, doubtful, on_step=stage("last alignment"))
+        local, shifts = aligned.views, torch.from_numpy(aligned.shifts)
+    reference = _registered(hints.reference, views, placement)
+    painting = suited_to_doubt(config.texture, doubtful, has_reference=reference is not None)
     texture = bake_or_color(
         mesh,
         local,
-        replace(config.texture, exact_edges=config.texture.exact_edges or exact),
-        reference=_registered(hints.reference, views, placement),
+        replace(painting, exact_edges=painting.exact_edges or exact),
+        reference=reference,
         on_step=stage("texture"),
     ).from_frame(placement.center, placement.scale)
 

@@ -40,6 +40,7 @@ class AlignConfig:
     spread: float = 8.0  # sigma over which flow spreads from confident pixels to others
     reference_moves: float = 0.0  # share of its flow by which the reference view moves
     gain_noise: float = 0.01  # log gains that all lie below are noise: left at exactly 1
+    own_tone: float = 0.0  # share of its tone and shading that a view keeps, in [0, 1]
     unlike: float = 0.1  # local colour difference from the fit at which a pixel's weight is half
 
 
@@ -50,13 +51,17 @@ class Alignment:
     views: the warped and toned views at their full size, over white; their depths are dropped if
     anything moved. shifts: (V,) rms of the displacement applied, pixels of the views. gains:
     (V, 3). trust: (V, H, W) in [0, 1], how well each pixel agrees with the fit; 1 where a view
-    shows the object and the fit does not.
+    shows the object and the fit does not. displacements: (V, h, w, 2) how far off each view was,
+    pixels of the fit's pictures; the reference's too, by which it may not have moved.
+    confidences: (V, h, w) in [0, 1], of those.
     """
 
     views: OrbitViews
     shifts: FloatArray
     gains: FloatArray
     trust: FloatArray
+    displacements: FloatArray
+    confidences: FloatArray
 
 
 def align_views(
@@ -112,7 +117,9 @@ def align_views(
 
     # The fit has the mean of all views' tones: shading is compared in the reference's.
     target = _in_tone_of(reference, small_images, small_alphas, fit_images, fit_alphas)
-    shares = np.full(len(views), _share_to_move(flows, width, reference, config), np.float32)
+    share = np.float32(_share_to_move(flows, width, reference, config))
+    displacements = np.zeros((len(views), height, width, 2), np.float32)
+    shares = np.full(len(views), share, np.float32)
     if reference is not None:
         shares[reference] *= config.reference_moves
     new_images, new_alphas = images.copy(), alphas.copy()
@@ -120,17 +127,22 @@ def align_views(
     trust = np.empty(alphas.shape, np.float32)
     for view, flow in enumerate(flows):
         picture = _View(images[view], alphas[view])
+        if share > 0:
+            displacements[view] = share * _spread(flow, config.spread * width / 512)
         if shares[view] > 0:
-            displacement = shares[view] * _spread(flow, config.spread * width / 512)
+            displacement = (shares[view] / share) * displacements[view]
             scale = np.float32(alphas.shape[2] / width)
             shifts[view] = scale * replace(flow, displacement=displacement).rms
             picture = picture.moved(scale * _resized(displacement, *alphas.shape[1:]))
+        untoned = picture
         if (gains[view] != 1).any():
             picture = picture.toned(gains[view])
         if shares[view] > 0 and config.shading > 0:
             maps = picture.shading(target[view], fit_alphas[view], config.shading * width / 512)
             picture = picture.toned(maps ** shares[view])
         new_images[view], new_alphas[view] = picture.image, picture.alpha
+        if config.own_tone > 0:
+            new_images[view] += config.own_tone * (untoned.image - picture.image)
         trust[view] = _trust(picture, target[view], fit_alphas[view], config)
         progress.step()
     aligned = OrbitViews(
@@ -139,7 +151,8 @@ def align_views(
         views.cameras,
         None if shares.any() else views.depths,
     )
-    return Alignment(aligned, shifts, gains, trust)
+    confidences = np.stack([flow.confidence for flow in flows])
+    return Alignment(aligned, shifts, gains, trust, displacements, confidences)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,8 @@
 Each round fits the surface quickly to the views as they are aligned so far, draws it, and aligns
 the views as they were given to that. The first fits are smooth and loose, so that no single view
 decides; the last is finer, and smooth flow becomes finer with it. Two to three rounds settle:
-measured in `docs/stages/align.md`.
+measured in `docs/stages/align.md`. The finished mesh is moved to where the views show it on
+average (`settle.py`), and they are aligned to it once more for its texture.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
-from ..datatypes import OnPreview, OnStep, OrbitViews
+from ..cameras import Cameras
+from ..datatypes import Mesh, OnPreview, OnStep, OrbitViews
 from ..local_views import shrunk
 from ..progress import Progress
+from ..render import render_mesh
 from ..surface.agreement import doubt, silhouette_agreement
 from ..surface.field import Field
 from ..surface.field_views import field_views
@@ -22,11 +26,13 @@ from ..surface.fit import Level, SurfaceConfig, fit_surface
 from ..surface.hull import FloatArray, Placement
 from .align import AlignConfig, Alignment, align_views
 from .flow import FlowConfig
+from .settle import settled
 
 _VIEWS = 512  # pixels, the width that views are aligned at in the rounds
 _DRAWN = 256  # pixels, the width that fits are drawn at
 _TOLERANCE = 0.05  # colour difference up to which views may disagree without pulling hard
 _FINEST = 8.0  # window of the flow to the final fit, pixels of 512
+_GROW_PIXELS = 0.75  # of 512, by which a doubtful outline is drawn outward
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,10 @@ def align_in_rounds(
             on_step=progress.part(),
             on_preview=on_preview,
         )
-        found = _aligned(small, field, each.window, progress.part())
+        drawn = field_views(
+            field, _drawing_cameras(given), on_step=lambda done, total: progress.alive()
+        )
+        found = _aligned(small, drawn, each.window, progress.part())
         # Where the views agree by now, distrust would only keep the fit's own errors.
         views, share = found.views, doubt(silhouette_agreement(found.views, placement))
         trust = (1 - share * (1 - found.trust)).astype(np.float32)
@@ -92,17 +101,52 @@ def align_in_rounds(
     return views, trust
 
 
-def align_to_field(given: OrbitViews, field: Field, *, on_step: OnStep | None = None) -> Alignment:
-    """Align views at their full size to a finished fit, for its texture."""
-    return _aligned(given, field, _FINEST, on_step)
+def align_to_mesh(
+    given: OrbitViews,
+    field: Field,
+    mesh: Mesh,
+    doubtful: float,
+    *,
+    on_step: OnStep | None = None,
+) -> tuple[Mesh, Alignment]:
+    """Align views at their full size to a finished fit, for its texture.
 
+    field, mesh: the fit, and its surface in the same frame. doubtful: in [0, 1], how much the
+    views still disagree (`surface.agreement.doubt`). By that share the mesh is moved to where the
+    views show it on average, and outward by less than a pixel, as what it lacks shows the
+    background and what it has too much shows its own colour; and the views keep their own tone.
 
-def _aligned(given: OrbitViews, field: Field, window: float, on_step: OnStep | None) -> Alignment:
-    shape = given.cameras
-    cameras = shape.resized(_DRAWN, max(1, round(_DRAWN * shape.height / shape.width)))
-    config = AlignConfig(flow=FlowConfig(window=window, outline=5.0))
-    progress = Progress(on_step, 2 * len(given))
+    Returns the mesh, the same if nothing is doubtful, and the alignment.
+    """
+    progress = Progress(on_step, 2 * len(given) * (2 if doubtful > 0 else 1))
+    cameras = _drawing_cameras(given)
     drawn = field_views(field, cameras, on_step=lambda done, total: progress.alive())
+    if doubtful > 0:
+        found = _aligned(shrunk(given, _DRAWN), drawn, _FINEST, progress.part())
+        grow = doubtful * _GROW_PIXELS * cameras.width / 512
+        moved = settled(
+            mesh, cameras, doubtful * found.displacements, found.confidences, grow_pixels=grow
+        )
+        progress.alive()
+        colors = torch.from_numpy(field.colors_at(mesh.vertices.cpu().numpy())).clamp(0, 1)
+        mesh, painted = moved, replace(moved, vertex_colors=colors)
+        drawn = render_mesh(painted, cameras, on_step=lambda done, total: progress.alive())
+    return mesh, _aligned(given, drawn, _FINEST, progress.part(), own_tone=doubtful)
+
+
+def _drawing_cameras(given: OrbitViews) -> Cameras:
+    shape = given.cameras
+    return shape.resized(_DRAWN, max(1, round(_DRAWN * shape.height / shape.width)))
+
+
+def _aligned(
+    given: OrbitViews,
+    drawn: OrbitViews,
+    window: float,
+    on_step: OnStep | None,
+    own_tone: float = 0.0,
+) -> Alignment:
+    config = AlignConfig(flow=FlowConfig(window=window, outline=5.0), own_tone=own_tone)
     return align_views(given, drawn, config, on_step=on_step)
 
 

@@ -65,6 +65,12 @@ class Field:
         colors = np.stack([sample(self.colors[..., c], 1) for c in range(3)], axis=-1)
         return Field(grid, redistance(close_border(sdf), alive), colors, sample(self.seen, 1))
 
+    def colors_at(self, points: FloatArray) -> FloatArray:
+        """(P, 3) colours at points (P, 3) in the grid's frame."""
+        where = ((points - self.grid.origin) / self.grid.voxel).T
+        channels = np.moveaxis(self.colors, -1, 0)
+        return np.stack([map_coordinates(c, where, order=1, mode="nearest") for c in channels], -1)
+
 
 def close_border(sdf: FloatArray) -> FloatArray:
     """Make the grid's outermost two layers outside, so that every surface is closed."""

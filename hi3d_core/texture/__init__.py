@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .bake import BakedTexture, bake, bake_texture
-from .config import TextureConfig
+from .config import TextureConfig, suited_to_doubt
 from .reference import reference_picture, register_reference
 from .unseen import paint_unseen, unseen_in_views
 from .vertex_colors import bake_or_color, project_vertex_colors
@@ -18,5 +18,6 @@ __all__ = [
     "project_vertex_colors",
     "reference_picture",
     "register_reference",
+    "suited_to_doubt",
     "unseen_in_views",
 ]

@@ -68,14 +68,19 @@ class Witnesses:
         own = prepare_witness(mesh, reference, wide, progress=progress)
         return Witnesses(asked, own, config.reference_weight)
 
-    def levelled(self, points: np.ndarray, normals: np.ndarray, anchor: int | None) -> Witnesses:
-        """The same with gains that make the views agree at some points of the surface."""
+    def levelled(
+        self, points: np.ndarray, normals: np.ndarray, anchor: int | None, share: float
+    ) -> Witnesses:
+        """The same with gains that make the views agree at some points of the surface, or come
+        nearer by a share in [0, 1]."""
         votes = collect_votes(points, normals, *self.views.arrays)
         if self.reference is not None:
             anchor = votes.shape[1]
             theirs = collect_votes(points, normals, *self.reference.arrays)
             votes = np.concatenate([votes, theirs], axis=1)
         gains = solve_gains(votes, anchor)[: len(self.views.gains)]
+        if share < 1:
+            gains = gains ** np.float32(share)
         _log.debug("gains between %.3f and %.3f", gains.min(), gains.max())
         return replace(self, views=replace(self.views, gains=gains))
 
@@ -99,9 +104,9 @@ def color_places(
     progress: stepped `color_steps(count, V)` times.
     """
     views = len(witnesses.views.gains)
-    if config.level:
+    if config.level > 0:
         some = place(slice(None, None, _stride(count, _LEVELLING_SAMPLES)))
-        witnesses = witnesses.levelled(*some, config.anchor_view)
+        witnesses = witnesses.levelled(*some, config.anchor_view, config.level)
     progress.step()
     colors = np.empty((count, 3), dtype=np.float32)
     certainties = np.empty(count, dtype=np.float32)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hi3d_core.align.rounds import Round, align_in_rounds, align_to_field
+from hi3d_core.align.rounds import Round, align_in_rounds, align_to_mesh
+from hi3d_core.surface.extract import extract_mesh
 from hi3d_core.surface.fit import Level, fit_surface
 
 from .cavity_scenes import SMALL, bent, orbit_at, placed, spots
@@ -88,9 +89,24 @@ def test_a_finished_fit_says_how_far_each_view_was_off(scene):
     exact, given, placement = scene
     longer = replace(SMALL, levels=(Level(40, 128, 60),))
     field = fit_surface(exact, placement, longer)
-    found = align_to_field(given, field)
+    mesh = extract_mesh(field)
+    same, found = align_to_mesh(given, field, mesh, 0.0)
+    assert same is mesh
     assert found.shifts[0] == 0
     assert np.median(found.shifts[1:]) == pytest.approx(2.0, abs=0.6)
     colors, _ = _off(given, exact)
     assert _off(found.views, exact)[0] < 0.6 * colors
     assert found.views.cameras.width == given.cameras.width
+    # Where views are doubtful it moves, by less than they differ, and they keep their own light.
+    drift = torch.linspace(1, 0.8, len(given))[:, None, None, None]
+    white = 1 - given.alphas[..., None]
+    lit = replace(given, images=given.images * drift + white * (1 - drift))
+    settled, kept = align_to_mesh(lit, field, mesh, 1.0)
+    levelled = align_to_mesh(lit, field, mesh, 0.0)[1]
+    moved = (settled.vertices - mesh.vertices).norm(dim=1).mean()
+    pixel = 1.5 / placement.scale / float(given.cameras.intrinsics[0, 0, 0])
+    assert 0.3 * pixel < float(moved) < 2 * pixel
+    inside = (exact.alphas[-1] > 0.99) & (kept.views.alphas[-1] > 0.99)
+    light = float(exact.images[-1][inside].mean())
+    assert float(kept.views.images[-1][inside].mean()) == pytest.approx(0.8 * light, rel=0.02)
+    assert float(levelled.views.images[-1][inside].mean()) == pytest.approx(light, rel=0.04)

@@ -169,7 +169,7 @@ def test_only_views_that_disagree_are_aligned(monkeypatch):
         return lambda done, total: None
 
     aligned = reconstruct(given, config, on_stage=on_stage)
-    assert stages == ["placement", "alignment", "surface", "last alignment", "mesh", "texture"]
+    assert stages == ["placement", "alignment", "surface", "mesh", "last alignment", "texture"]
     assert aligned.agreement < 0.99
     assert aligned.shifts.shape == (9,)
     assert aligned.shifts[0] == 0

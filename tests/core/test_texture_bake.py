@@ -1,5 +1,7 @@
 """Bake known colours from known views, and find them again in the texture."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,13 @@ import trimesh
 from hi3d_core.cameras import Cameras
 from hi3d_core.datatypes import Mesh, OrbitViews
 from hi3d_core.render import render_mesh
-from hi3d_core.texture import TextureConfig, bake, bake_texture, project_vertex_colors
+from hi3d_core.texture import (
+    TextureConfig,
+    bake,
+    bake_texture,
+    project_vertex_colors,
+    suited_to_doubt,
+)
 from hi3d_core.texture.levelling import solve_gains
 from hi3d_core.texture.witness import prepare_witness
 from hi3d_core.unwrap import unwrap
@@ -89,6 +97,18 @@ def test_planted_gains_are_undone():
     left_alone = bake_texture(mesh, views, TextureConfig(size=SIZE, level=False))
     worse = (left_alone.texture.reshape(-1, 3)[texels] - waves(places)).abs()[sure]
     assert float(error.mean()) < 0.3 * float(worse.mean())
+    halfway = bake(mesh, views, TextureConfig(size=SIZE, level=0.5))
+    assert torch.allclose(halfway.gains, baked.gains.sqrt(), atol=1e-5)
+
+
+def test_doubtful_views_are_levelled_less_and_may_dissent_more():
+    assert suited_to_doubt(CONFIG, 0.0) == CONFIG
+    half = suited_to_doubt(CONFIG, 0.5)
+    assert half == replace(CONFIG, level=0.5, outlier_spread=2 * CONFIG.outlier_spread)
+    # A reference's tone is the right one, however the views differ.
+    assert suited_to_doubt(CONFIG, 1.0, has_reference=True).level == 1
+    with pytest.raises(ValueError, match="level"):
+        TextureConfig(level=1.5)
 
 
 def test_an_anchor_keeps_its_tone_and_the_others_come_to_it():
