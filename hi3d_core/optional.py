@@ -27,6 +27,11 @@ EXTRAS = {
         "Gaussian splats rasterized by CUDA kernels",
         "splats are rasterized on the CPU by numba",
     ),
+    "warp": Extra(
+        "warp-lang",
+        "surfaces fitted on CUDA",
+        "surfaces are fitted on the CPU by numba",
+    ),
     "onnxruntime": Extra(
         "onnxruntime",
         "foreground masks on busy backgrounds (the U2-Net small network)",

@@ -9,6 +9,7 @@ Each stage is a function of its inputs, in the module its name says; this file o
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +26,7 @@ from .splat.fit import HIGH, PREVIEW, STANDARD, SplatConfig, fit_gaussians
 from .splat.interpolate import in_between_cameras, render_views
 from .splat.rasterize import has_cuda_kernels
 from .surface.agreement import EXACT, doubt, silhouette_agreement, suited_to
+from .surface.backend import can_fit_on
 from .surface.extract import extract_mesh
 from .surface.fit import Level, SurfaceConfig, fit_surface
 from .surface.hull import FloatArray, Placement, hull_points, locate
@@ -116,6 +118,7 @@ def reconstruct(
     *,
     hints: Hints | None = None,
     want_splat: bool = False,
+    device: torch.device | None = None,
     seed: int = 0,
     on_stage: OnStage | None = None,
     on_preview: OnPreview | None = None,
@@ -123,8 +126,9 @@ def reconstruct(
     """Fit a textured mesh to posed views with masks.
 
     The splat is fitted where in-between views are asked for, or `want_splat` is set; else it is
-    None. `on_stage` follows the work and may cancel it by raising; `on_preview` is shown
-    pictures of it.
+    None. device: where splat and surface are fitted, each if the package with its kernels is
+    there, else on the CPU; CUDA if None. What is returned lies on the CPU. `on_stage` follows the
+    work and may cancel it by raising; `on_preview` is shown pictures of it.
 
     Raises ValueError if the silhouettes do not describe one object, for hints that don't belong to
     the views, and for rendered views both given and asked for.
@@ -136,6 +140,7 @@ def reconstruct(
             "asked for: leave one of them out (interpolate=0 fits to those that are given)"
         )
     stage = on_stage or silent_stage
+    surface_device = _device_with(can_fit_on, device)
 
     if config.refine_cameras:
         views = replace(views, cameras=refined_cameras(views, seed=seed, on_step=stage("cameras")))
@@ -157,6 +162,7 @@ def reconstruct(
             given,
             placement,
             surface,
+            device=surface_device,
             seed=seed,
             on_step=stage("alignment"),
             on_preview=on_preview,
@@ -171,7 +177,7 @@ def reconstruct(
     between = None if hints.between is None else in_local_frame(hints.between, placement)
     if config.interpolate or want_splat:
         points = hull_points(fitted, config.splat.count, seed)
-        on_device = fitted.to(_splat_device())
+        on_device = fitted.to(_device_with(has_cuda_kernels, device))
         gaussians = fit_gaussians(
             on_device,
             points,
@@ -193,6 +199,7 @@ def reconstruct(
         between_share=config.interpolated_share,
         trust=None if trust is None else _resized(trust, fitted),
         priors=_priors(hints, given),
+        device=surface_device,
         seed=seed,
         on_step=stage("surface"),
         on_preview=on_preview,
@@ -259,9 +266,12 @@ def _registered(
     return None if found is None else in_local_frame(found, placement)
 
 
-def _splat_device() -> torch.device:
-    cuda = torch.device("cuda")
-    return cuda if has_cuda_kernels(cuda) else torch.device("cpu")
+def _device_with(
+    kernels: Callable[[torch.device], bool], wanted: torch.device | None
+) -> torch.device:
+    """The device that is wanted, CUDA if None, where it has the kernels; else the CPU."""
+    device = wanted or torch.device("cuda")
+    return device if kernels(device) else torch.device("cpu")
 
 
 def _warn_of_doubtful_cameras(views: OrbitViews, agreement: float) -> None:

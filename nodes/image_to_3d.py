@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.cameras import Cameras
-from .comfy_models import Hi3DModel
+from .comfy_models import Hi3DModel, device
 from .comfy_run import new_output, told_with_preview, workflow_texts, working
 from .comfy_types import MeshSocket, SplatSocket, from_mesh, from_splat, to_orbit_views
 from .inputs import (
@@ -125,6 +125,7 @@ class ImageTo3D(io.ComfyNode):
                 to_orbit_views(over_white, masks, cameras),
                 QUALITIES[quality],
                 want_splat=True,
+                device=device(),
                 seed=seed,
                 on_stage=on_stage,
                 on_preview=on_preview,

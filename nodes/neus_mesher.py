@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..hi3d_core.cameras import Cameras
+from .comfy_models import device
 from .comfy_run import told_with_preview, working
 from .comfy_types import MeshSocket, from_mesh, seen_and_drawn, to_orbit_views
 from .inputs import (
@@ -35,7 +36,8 @@ class NeusMesher(io.ComfyNode):
             display_name="Hi3D NeuS Mesher",
             category="Hi3D",
             description="Fits a closed surface to views from known cameras and textures it from "
-            "them. Views that disagree, as generated ones do, are aligned first. Runs on the CPU.",
+            "them. Views that disagree, as generated ones do, are aligned first. Runs on the CPU, "
+            "and on CUDA with the package warp-lang.",
             inputs=[
                 *view_inputs(),
                 io.Combo.Input(
@@ -134,7 +136,13 @@ class NeusMesher(io.ComfyNode):
             )
             on_stage, on_preview = told_with_preview()
             found = reconstruct(
-                views, config, hints=hints, seed=seed, on_stage=on_stage, on_preview=on_preview
+                views,
+                config,
+                hints=hints,
+                device=device(),
+                seed=seed,
+                on_stage=on_stage,
+                on_preview=on_preview,
             )
         return io.NodeOutput(from_mesh(found.mesh), _report(found))
 

@@ -59,6 +59,7 @@ def align_in_rounds(
     config: SurfaceConfig,
     *,
     rounds: tuple[Round, ...] = ROUNDS,
+    device: torch.device | None = None,
     seed: int = 0,
     on_step: OnStep | None = None,
     on_preview: OnPreview | None = None,
@@ -67,7 +68,8 @@ def align_in_rounds(
 
     given: in the placement's local frame, as they came. config: of the fits, but for what a round
     says. Returns the views aligned, at most about 512 pixels wide, and the trust in their pixels
-    (V, H, W), which each round's fit goes by too. on_preview, and what is raised: as `fit_surface`.
+    (V, H, W), which each round's fit goes by too. device, on_preview, and what is raised: as
+    `fit_surface`.
     """
     small = shrunk(given, _VIEWS)
     views, trust = small, np.ones(small.alphas.shape, np.float32)
@@ -86,6 +88,7 @@ def align_in_rounds(
             placement,
             quick,
             trust=trust,
+            device=device,
             seed=seed,
             on_step=progress.part(),
             on_preview=on_preview,

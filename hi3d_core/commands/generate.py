@@ -146,13 +146,9 @@ def run(arguments: argparse.Namespace) -> None:
     images, alphas = _cut_out(frames, request)
     size = frames.shape[1]
     cameras = Cameras.orbit(len(frames), request.elevation_degrees, width=size, height=size)
-    make_products(
-        OrbitViews(images, alphas, cameras),
-        config,
-        arguments,
-        clock,
-        _about(arguments, request, made_from),
-    )
+    views = OrbitViews(images, alphas, cameras)
+    about = _about(arguments, request, made_from)
+    make_products(views, config, arguments, clock, about, request.device)
 
 
 def _cut_out(frames: Tensor, request: Request) -> tuple[Tensor, Tensor]:

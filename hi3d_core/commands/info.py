@@ -6,11 +6,14 @@ import argparse
 import importlib.metadata
 import platform
 import sys
+from collections.abc import Callable
 
 import torch
 
 from .. import __version__
 from ..optional import EXTRAS, is_available
+from ..splat.rasterize import has_cuda_kernels
+from ..surface.backend import can_fit_on
 from ..weights.find import describe as describe_weights
 
 _PACKAGES = (
@@ -44,12 +47,14 @@ def describe() -> str:
         f"Hi3D {__version__}",
         f"Python {platform.python_version()} on {platform.system()} {platform.machine()}",
         f"torch {torch.__version__}, device: {_device()}",
+        f"splats are fitted on {_fitted_on(has_cuda_kernels)}, "
+        f"surfaces on {_fitted_on(can_fit_on)}",
     ]
     lines += [f"{name} {_version(name) or 'MISSING'}" for name in _PACKAGES]
     lines.append("extras:")
     for module, extra in EXTRAS.items():
         if is_available(module):
-            lines.append(f"  {module} {_version(module) or ''}: {extra.gives}")
+            lines.append(f"  {module} {_version(extra.install) or ''}: {extra.gives}")
         else:
             lines.append(
                 f"  {module} is not installed: pip install {extra.install} would give "
@@ -64,6 +69,10 @@ def _device() -> str:
     if torch.cuda.is_available():
         return f"CUDA, {torch.cuda.get_device_name()}"
     return f"CPU, {torch.get_num_threads()} threads"
+
+
+def _fitted_on(kernels: Callable[[torch.device], bool]) -> str:
+    return "CUDA" if kernels(torch.device("cuda")) else "the CPU"
 
 
 def _version(package: str) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -106,16 +107,18 @@ def make_products(
     arguments: argparse.Namespace,
     clock: StageClock,
     about: Mapping[str, Any],
+    device: torch.device | None = None,
 ) -> None:
     """Reconstruct the views and write all that was asked for.
 
-    about: where the views come from; the report begins with it.
+    about: where the views come from; the report begins with it. device: as for `reconstruct`.
     """
     result = reconstruct(
         views,
         config,
         hints=_hints(arguments.reference, views),
         want_splat=arguments.splat_out is not None,
+        device=device,
         seed=arguments.seed,
         on_stage=clock.begin,
     )

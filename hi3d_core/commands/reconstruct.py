@@ -6,6 +6,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from ..cameras import HI3D_FOV_DEGREES, HI3D_RADIUS
 from ..read import MAX_VIEWS, read_views
 from .products import add_product_arguments, check_products, make_products
@@ -34,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="correct the poses of posed photos by small turns and shifts, and the focal length",
     )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu"),
+        default="auto",
+        help="auto: fit on CUDA what the installed packages can (see info); cpu: don't",
+    )
     parser.add_argument("--masks", type=Path, help="folder with a mask for each frame")
 
 
@@ -51,4 +59,5 @@ def run(arguments: argparse.Namespace) -> None:
         max_views=arguments.max_views,
         max_size=arguments.max_size,
     )
-    make_products(views, config, arguments, clock, {"source": str(arguments.source)})
+    device = None if arguments.device == "auto" else torch.device(arguments.device)
+    make_products(views, config, arguments, clock, {"source": str(arguments.source)}, device)

@@ -191,7 +191,7 @@ class Band:
 
 # Share of what rays leave at an average surface node, below which surface counts as unseen.
 # Measured: an underside's cone gets less than a hundredth, what two of 16 views see over a tenth.
-_UNSEEN_SHARE = 0.02
+UNSEEN_SHARE = 0.02
 
 
 def unseen_below(field: Field) -> float:
@@ -201,7 +201,7 @@ def unseen_below(field: Field) -> float:
     """
     if not field.seen.any():
         return -1.0
-    return _UNSEEN_SHARE * float(field.seen[np.abs(field.sdf) < 1].mean())
+    return UNSEEN_SHARE * float(field.seen[np.abs(field.sdf) < 1].mean())
 
 
 def find_band(field: Field, half_width: float, seen_threshold: float) -> Band:

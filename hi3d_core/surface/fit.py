@@ -11,29 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numba
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..cameras import Cameras
 from ..datatypes import OnPreview, OnStep, OrbitViews
 from ..progress import Progress
+from .backend import begin_fit
 from .cavities import open_cavities, steps_of
 from .consistency import Sightings
-from .field import Band, Field, FloatArray, find_band, redistance, unseen_below
+from .field import Field, FloatArray
 from .field_views import field_views
 from .hull import Placement, hull_distance
-from .optimize import step_band
-from .priors import (
-    DEPTH_HUBER,
-    DEPTH_LIMIT,
-    PriorPoints,
-    SurfacePriors,
-    accumulate_prior_gradients,
-)
-from .rays import RayBatch, Rays
+from .priors import PriorPoints, SurfacePriors
+from .rays import Rays
 from .relax import relax_hidden
-from .render import COLUMNS, accumulate_gradients
 
 _PREVIEW = 256  # pixels
 _PRIOR_SHARE = 3  # rays for each point of a prior that joins a batch
@@ -87,6 +80,7 @@ def fit_surface(
     between_share: float = 1.0,
     trust: FloatArray | None = None,
     priors: SurfacePriors | None = None,
+    device: torch.device | None = None,
     seed: int = 0,
     on_step: OnStep | None = None,
     on_preview: OnPreview | None = None,
@@ -97,8 +91,9 @@ def fit_surface(
     and not seen; `between_share` of their rays join the batches, which grow by as much, and they
     don't carve the hull. trust: (V, H, W) in [0, 1], how much each pixel of the views counts, as
     `align.rounds` finds it. priors: estimated depths and normals of the views, which pull gently.
-    Deterministic for a seed and a thread count. on_preview: shown the views one after the other,
-    as the field draws them by then.
+    device: the CPU, or a CUDA device that `backend.can_fit_on`; the CPU if None. On the CPU
+    deterministic for a seed and a thread count, on CUDA but for the last digits. on_preview:
+    shown the views one after the other, as the field draws them by then.
 
     Raises FloatingPointError when the loss is no longer finite, and ValueError for trust of
     another shape than the views'.
@@ -129,13 +124,23 @@ def fit_surface(
             rays = given.joined(more.in_grid(grid))
             batch = config.rays * len(rays.view) // len(given.view)
         points = None if priors is None else priors.points(field)
-        fit = _LevelFit(level, config, rays, batch, points, rng, progress.alive)
+        fit = _LevelFit(
+            level,
+            config,
+            rays,
+            batch,
+            points,
+            rng,
+            progress.alive,
+            device or torch.device("cpu"),
+            on_preview is not None,
+        )
         steps = (
             fit.run(field, level.iterations) if number == 0 else fit.go_on(field, level.iterations)
         )
         for iteration in steps:
             progress.reach(done + iteration)
-            if on_preview is not None and iteration % config.refresh == 1:
+            if on_preview is not None and _shows(iteration, config):
                 on_preview(_drawn(field, views.cameras, (done + iteration) // config.refresh))
         done += level.iterations
         if number == 0 and config.cavity_rounds:
@@ -150,6 +155,10 @@ def fit_surface(
             relax_hidden(field, config.band, progress.alive)
     assert field is not None  # a config has at least one level
     return field
+
+
+def _shows(iteration: int, config: SurfaceConfig) -> bool:
+    return iteration % config.refresh == 1
 
 
 def _drawn(field: Field, cameras: Cameras, turn: int) -> Tensor:
@@ -169,119 +178,43 @@ class _LevelFit:
     priors: PriorPoints | None
     rng: np.random.Generator
     alive: Callable[[], None]  # called between parts of long steps; may raise to cancel
+    device: torch.device
+    shown: bool  # whether the field is looked at while it is fitted
 
     def run(self, field: Field, iterations: int) -> Iterator[int]:
         """Fit a field in place; yields how many iterations are done."""
-        batches = self.rays.batches(self.batch, self.rng)
-        yield from _fit_level(field, batches, self, iterations, self.config.sharpness)
+        yield from _fit_level(field, self, iterations, self.config.sharpness)
 
     def go_on(self, field: Field, iterations: int) -> Iterator[int]:
         """Fit on from a coarser fit: begun blurred again, it would lose thin parts and edges."""
-        batches = self.rays.batches(self.batch, self.rng)
         last = self.config.sharpness[1]
-        yield from _fit_level(
-            field, batches, self, iterations, (self.config.continued * last, last)
-        )
+        yield from _fit_level(field, self, iterations, (self.config.continued * last, last))
 
 
 def _fit_level(
     field: Field,
-    batches: Iterator[RayBatch],
     fit: _LevelFit,
     iterations: int,
     sharpness: tuple[float, float],
 ) -> Iterator[int]:
     config = fit.config
-    state = _BandState.start(field, config)
+    backend = begin_fit(fit.device, field, fit.rays, config)
+    batches = fit.rays.batches(fit.batch, fit.rng)
     for iteration in range(iterations):
         if iteration and iteration % config.refresh == 0:
-            field.sdf = redistance(field.sdf, fit.alive)
-            fit.alive()
-            state = state.refreshed(field, config)
+            backend.refresh(fit.alive)
             fit.alive()
         progress = iteration / max(iterations - 1, 1)
         steepness = sharpness[0] * (sharpness[1] / sharpness[0]) ** progress
         decay = config.final_rate**progress
         batch = next(batches)
-        count = len(batch[0])
-        loss = accumulate_gradients(
-            *batch,
-            field.sdf,
-            field.colors,
-            state.band.slot,
-            steepness,
-            config.mask_weight,
-            config.huber,
-            state.gradients,
-            np.empty((count, 4), np.float32),
-        )
+        loss = backend.add_rays(batch, steepness)
         if fit.priors is not None and len(fit.priors):
-            loss += accumulate_prior_gradients(
-                *fit.priors.drawn(count // _PRIOR_SHARE, fit.rng),
-                field.sdf,
-                state.band.slot,
-                config.depth_weight,
-                config.normal_weight,
-                DEPTH_LIMIT,
-                DEPTH_HUBER,
-                state.gradients,
-            )
-        # The data term is a sum over rays: scale the band's means to match.
-        balance = count / len(state.band.nodes)
-        step_band(
-            state.gradients,
-            state.band.nodes,
-            state.band.hidden,
-            field.sdf,
-            field.colors,
-            field.seen,
-            state.first_moment,
-            state.second_moment,
-            iteration + 1,
-            config.sdf_rate * decay,
-            config.color_rate * decay,
-            config.eikonal_weight * balance,
-            config.smoothness_weight * balance,
-            config.curvature_rate,
-        )
+            loss += backend.add_priors(fit.priors.drawn(len(batch) // _PRIOR_SHARE, fit.rng))
+        backend.step(iteration + 1, len(batch), decay)
         if not np.isfinite(loss):
             raise FloatingPointError("the surface fit's image and mask loss is not finite")
+        if fit.shown and _shows(iteration + 1, config):
+            backend.store()
         yield iteration + 1
-    field.sdf = redistance(field.sdf, fit.alive)
-
-
-@dataclass
-class _BandState:
-    """The band with its optimizer's moments and one gradient buffer a thread."""
-
-    band: Band
-    gradients: FloatArray
-    first_moment: FloatArray
-    second_moment: FloatArray
-
-    @staticmethod
-    def start(field: Field, config: SurfaceConfig) -> _BandState:
-        band = find_band(field, config.band, unseen_below(field))
-        if len(band.nodes) == 0:
-            raise ValueError(
-                "the surface vanished: the masks and cameras do not describe one object "
-                "(check the elevation, the order of the frames and the masks)"
-            )
-        chunks = min(numba.get_num_threads(), 8)
-        moments = np.zeros((len(band.nodes), 4), np.float32)
-        return _BandState(
-            band,
-            np.zeros((chunks, len(band.nodes), COLUMNS), np.float32),
-            moments,
-            moments.copy(),
-        )
-
-    def refreshed(self, field: Field, config: SurfaceConfig) -> _BandState:
-        """The band where the surface is now; nodes that stay keep their moments."""
-        new = _BandState.start(field, config)
-        i, j, k = new.band.nodes.T
-        old = self.band.slot[i, j, k]
-        kept = old >= 0
-        new.first_moment[kept] = self.first_moment[old[kept]]
-        new.second_moment[kept] = self.second_moment[old[kept]]
-        return new
+    backend.finish(fit.alive)

@@ -30,7 +30,7 @@ _ROUNDS = 20  # of reweighting
 _LEAST_PIXELS = 30  # that a view's map needs to be laid on the scene
 # Beyond the first, in voxels, a depth is taken for wrong; below the second its pull is quadratic.
 DEPTH_LIMIT, DEPTH_HUBER = 3.0, 0.5
-_STEEPEST = 0.05  # least length of the field's gradient whose direction means anything
+STEEPEST = 0.05  # least length of the field's gradient whose direction means anything
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,7 +353,7 @@ def accumulate_prior_gradients(
                     gy += (value if dj else -value) * a * c
                     gz += (value if dk else -value) * a * b
                 steep = np.sqrt(gx * gx + gy * gy + gz * gz)
-                if steep > _STEEPEST:
+                if steep > STEEPEST:
                     nx, ny, nz = normals[r, 0], normals[r, 1], normals[r, 2]
                     cosine = (gx * nx + gy * ny + gz * nz) / steep
                     total += weigh * (1 - cosine)

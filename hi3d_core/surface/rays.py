@@ -99,14 +99,14 @@ class Rays:
             np.concatenate([self.trust, other.trust]),
         )
 
-    def batches(self, size: int, rng: np.random.Generator) -> Iterator[RayBatch]:
-        """Endless batches of rays, every ray once before any comes again."""
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+        """Endless batches of rays' numbers, every ray once before any comes again."""
         size = min(size, len(self.view))
         while True:
             order = rng.permutation(len(self.view))
             for start in range(0, len(order) - size + 1, size):
                 # In memory order, neighbouring rays share the grid's cache lines.
-                yield self.pick(np.sort(order[start : start + size]))
+                yield np.sort(order[start : start + size])
 
     def pick(self, batch: NDArray[np.int64]) -> RayBatch:
         """Origins, unit directions, colours, alphas and trust of some rays."""

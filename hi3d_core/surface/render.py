@@ -22,11 +22,11 @@ from .hull import FloatArray
 # Columns of the gradient buffers.
 SDF, RED, SEEN, COLUMNS = 0, 1, 4, 5
 
-_LONGEST = 160  # samples a ray
-_OPAQUE = 2e-3  # transmittance at which a ray has ended
+LONGEST = 160  # samples a ray
+OPAQUE = 2e-3  # transmittance at which a ray has ended
 # Cosine of the angle to the normal below which a ray doesn't see the surface that it meets: the
 # sides of the cone that silhouettes leave under an object lie along such rays.
-_GRAZING = 0.12
+GRAZING = 0.12
 
 
 @njit(inline="always")
@@ -85,14 +85,14 @@ def accumulate_gradients(
     near = min(np.float32(4.5), np.float32(5.0 / sharpness + 1.0))
     s = np.float32(sharpness)
     for chunk in prange(chunks):
-        at = np.empty(_LONGEST, sdf.dtype)
-        value = np.empty(_LONGEST, sdf.dtype)
-        joined = np.empty(_LONGEST, np.bool_)  # a segment leads here from the node before
-        weight = np.empty(_LONGEST, sdf.dtype)
-        opacity = np.empty(_LONGEST, sdf.dtype)
-        through = np.empty(_LONGEST, sdf.dtype)
-        shade = np.empty((_LONGEST, 3), sdf.dtype)
-        grad_value = np.empty(_LONGEST, sdf.dtype)
+        at = np.empty(LONGEST, sdf.dtype)
+        value = np.empty(LONGEST, sdf.dtype)
+        joined = np.empty(LONGEST, np.bool_)  # a segment leads here from the node before
+        weight = np.empty(LONGEST, sdf.dtype)
+        opacity = np.empty(LONGEST, sdf.dtype)
+        through = np.empty(LONGEST, sdf.dtype)
+        shade = np.empty((LONGEST, 3), sdf.dtype)
+        grad_value = np.empty(LONGEST, sdf.dtype)
         out = gradients[chunk]
         total = 0.0
         for r in range(rays * chunk // chunks, rays * (chunk + 1) // chunks):
@@ -102,7 +102,7 @@ def accumulate_gradients(
             transmittance = np.float32(1)
             red = green = blue = cover = np.float32(0)
             previous_near = False
-            while t < leave and count < _LONGEST and transmittance > _OPAQUE:
+            while t < leave and count < LONGEST and transmittance > OPAQUE:
                 f = trilinear(sdf, o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2])
                 if f > near and not previous_near:
                     t += max(f - near, np.float32(1))
@@ -206,7 +206,7 @@ def accumulate_gradients(
                 i, j, k = int(x), int(y), int(z)
                 u, v, q = x - i, y - j, z - k
                 # The distance falls by the cosine of the angle to the normal, per voxel.
-                faces_camera = 1 if f0 - value[n] > _GRAZING else 0
+                faces_camera = 1 if f0 - value[n] > GRAZING else 0
                 for corner in range(8):
                     di, dj, dk = corner >> 2, (corner >> 1) & 1, corner & 1
                     b = slot[i + di, j + dj, k + dk]

@@ -36,7 +36,9 @@ def test_nodes_reach_core_by_relative_imports(path):
 
 def test_optional_packages_are_imported_in_one_place():
     offenders = [
-        p for p in CORE if p.name != "optional.py" and _imported(p) & {"gsplat", "onnxruntime"}
+        p
+        for p in CORE
+        if p.name != "optional.py" and _imported(p) & {"gsplat", "onnxruntime", "warp"}
     ]
     assert offenders == []
 
@@ -54,7 +56,7 @@ def test_importing_the_library_touches_no_optional_package_and_no_device():
     code = (
         "import sys, hi3d_core.pipeline; import torch; "
         "assert not torch.cuda.is_initialized(); "
-        "assert not {'gsplat', 'onnxruntime'} & set(sys.modules)"
+        "assert not {'gsplat', 'onnxruntime', 'warp'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
