@@ -32,7 +32,6 @@ _VIEWS = 512  # pixels, the width that views are aligned at in the rounds
 _DRAWN = 256  # pixels, the width that fits are drawn at
 _TOLERANCE = 0.05  # colour difference up to which views may disagree without pulling hard
 _FINEST = 8.0  # window of the flow to the final fit, pixels of 512
-_GROW_PIXELS = 0.75  # of 512, by which a doubtful outline is drawn outward
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,7 @@ def align_to_mesh(
 
     field, mesh: the fit, and its surface in the same frame. doubtful: in [0, 1], how much the
     views still disagree (`surface.agreement.doubt`). By that share the mesh is moved to where the
-    views show it on average, and outward by less than a pixel, as what it lacks shows the
-    background and what it has too much shows its own colour; and the views keep their own tone.
+    views show it on average, and the views keep their own tone.
 
     Returns the mesh, the same if nothing is doubtful, and the alignment.
     """
@@ -126,10 +124,7 @@ def align_to_mesh(
     drawn = field_views(field, cameras, on_step=lambda done, total: progress.alive())
     if doubtful > 0:
         found = _aligned(shrunk(given, _DRAWN), drawn, _FINEST, progress.part())
-        grow = doubtful * _GROW_PIXELS * cameras.width / 512
-        moved = settled(
-            mesh, cameras, doubtful * found.displacements, found.confidences, grow_pixels=grow
-        )
+        moved = settled(mesh, cameras, doubtful * found.displacements, found.confidences)
         progress.alive()
         colors = torch.from_numpy(field.colors_at(mesh.vertices.cpu().numpy())).clamp(0, 1)
         mesh, painted = moved, replace(moved, vertex_colors=colors)

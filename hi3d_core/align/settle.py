@@ -46,14 +46,11 @@ def settled(
     cameras: Cameras,
     displacements: FloatArray,
     confidences: FloatArray,
-    *,
-    grow_pixels: float = 0.0,
 ) -> Mesh:
     """The mesh with its vertices moved by what the views have in common.
 
     cameras: V, of the flow's pictures. displacements: (V, h, w, 2) pixels (x, y): where each view
     shows what the mesh has at a pixel, less that pixel. confidences: (V, h, w) in [0, 1].
-    grow_pixels: of those pictures, by which the surface moves outward besides.
 
     The same mesh comes back if nothing is displaced.
     """
@@ -83,7 +80,6 @@ def settled(
         system += np.einsum("p,pki,pkj->pij", weights, jacobians, jacobians)
         target += np.einsum("p,pki,pk->pi", weights, jacobians, flow)
     moved = _smooth_solution(system, target, place_of[mesh.faces.cpu().numpy()], mesh, size)
-    moved += grow_pixels * _pixel(places, matrices) * normals
     shift = torch.from_numpy(moved[place_of].astype(np.float32)).to(mesh.vertices)
     return replace(mesh, vertices=mesh.vertices + shift)
 
@@ -97,13 +93,6 @@ def _projected(
     pixels = homogeneous[:, :2] / z[:, None]
     jacobians = (matrix[None, :2, :3] - pixels[:, :, None] * matrix[2, :3]) / z[:, None, None]
     return pixels, jacobians, z
-
-
-def _pixel(places: DoubleArray, matrices: DoubleArray) -> float:
-    """A pixel's width at the surface, in its units, the mean over views."""
-    middle = places.mean(axis=0, keepdims=True)
-    widths = [1 / np.linalg.norm(_projected(middle, matrix)[1][0, 0]) for matrix in matrices]
-    return float(np.mean(widths))
 
 
 def _sampled(picture: FloatArray, pixels: DoubleArray, order: int = 1) -> DoubleArray:

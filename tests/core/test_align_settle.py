@@ -75,19 +75,17 @@ def test_a_view_without_confidence_hardly_counts():
     assert less < 0.2 * moved
 
 
-def test_growth_is_in_pixels_and_seams_stay_closed():
+def test_seams_stay_closed():
     whole = ball()
     numbered = torch.arange(whole.faces.numel()).reshape(-1, 3)
     apart = Mesh(whole.vertices[whole.faces].reshape(-1, 3), numbered)
-    flow = np.full((12, 96, 96, 2), 1e-9, np.float32)
-    grown = settled(apart, CAMERAS, flow, SURE, grow_pixels=2)
-    pixel = 1.5 / float(CAMERAS.intrinsics[0, 0, 0])
-    radii = grown.vertices.norm(dim=1)
-    assert float(radii.mean()) == pytest.approx(0.45 + 2 * pixel, abs=0.1 * pixel)
+    flow = np.random.default_rng(0).normal(size=(12, 96, 96, 2)).astype(np.float32)
+    moved = settled(apart, CAMERAS, flow, SURE)
+    assert not torch.equal(moved.vertices, apart.vertices)
     corners = whole.faces.reshape(-1)
     first = torch.zeros(len(whole.vertices), dtype=torch.long)
     first[corners] = torch.arange(len(corners))
-    assert torch.equal(grown.vertices, grown.vertices[first[corners]])
+    assert torch.equal(moved.vertices, moved.vertices[first[corners]])
 
 
 def test_nothing_displaced_is_the_same_mesh():
