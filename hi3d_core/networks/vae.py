@@ -20,7 +20,6 @@ from ..datatypes import OnStep
 LATENT_SCALE = 0.18215
 """What unscaled latents are multiplied by for the video UNet; the conditioning ones are not."""
 
-_NORM_GROUPS = 32  # of every GroupNorm
 _TILE_PIXELS = 512
 
 
@@ -28,10 +27,12 @@ _TILE_PIXELS = 512
 class VaeConfig:
     """What tells one autoencoder from another; the defaults are the released one's.
 
-    channels: of each level, largest pictures first, multiples of 32; each level but the last halves
-        the picture.
+    channels: of each level, largest pictures first, multiples of norm_groups; each level but the
+        last halves the picture.
     layers_per_block: residual blocks a level of the encoder; the decoder has one more.
     latent_channels: of a latent.
+    norm_groups: of every GroupNorm. A group of one channel forgets how strong that channel was,
+        and with it colours: narrow networks need fewer groups.
 
     Raises ValueError for channels that can't be split into groups.
     """
@@ -39,26 +40,33 @@ class VaeConfig:
     channels: tuple[int, ...] = (128, 256, 512, 512)
     layers_per_block: int = 2
     latent_channels: int = 4
+    norm_groups: int = 32
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON has lists
-        if not self.channels or any(channels % _NORM_GROUPS for channels in self.channels):
-            raise ValueError(f"channels is {self.channels}, expected multiples of {_NORM_GROUPS}")
+        if self.norm_groups < 1:
+            raise ValueError(f"norm_groups is {self.norm_groups}, expected at least 1")
+        if not self.channels or any(channels % self.norm_groups for channels in self.channels):
+            raise ValueError(
+                f"channels is {self.channels}, expected multiples of {self.norm_groups}"
+            )
 
 
 def build_vae(settings: VaeConfig) -> AutoencoderKL:
     """The network without trained weights; on torch's current default device."""
     levels = len(settings.channels)
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=settings.channels,
         layers_per_block=settings.layers_per_block,
         latent_channels=settings.latent_channels,
-        norm_num_groups=_NORM_GROUPS,
+        norm_num_groups=settings.norm_groups,
         sample_size=_TILE_PIXELS,
         scaling_factor=LATENT_SCALE,
     )
+    vae.settings = settings  # no shape tells the groups
+    return vae
 
 
 def encode_moments(

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from .feature_reuse import FeatureReuse
 
-_NORM_GROUPS = 32  # of every GroupNorm
 # The official one, which diffusers has in some of them; transformers' norms have 1e-6 in both.
 _RESIDUAL_EPS = 1e-5
 _MOST_ROWS = 2**15  # sequences that attention kernels take at once; CUDA's limit is 65,535
@@ -38,7 +37,7 @@ class VideoUNetConfig:
     vector_channels: A. block_channels: of each level, outermost first, multiples of 32.
     head_channels: of one attention head. context_channels: D.
     layers_per_block: residual blocks a level. transformer_layers: blocks a transformer.
-    frames: of an orbit.
+    frames: of an orbit. norm_groups: of every GroupNorm (see `VaeConfig`), a divisor of 32.
 
     Raises ValueError for channels that can't be split into groups or heads, or fewer than 2 levels.
     """
@@ -51,16 +50,19 @@ class VideoUNetConfig:
     layers_per_block: int = 2
     transformer_layers: int = 1
     frames: int = 16
+    norm_groups: int = 32
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "block_channels", tuple(self.block_channels))  # JSON has lists
         if len(self.block_channels) < 2:
             raise ValueError(f"block_channels is {self.block_channels}, expected 2 levels or more")
+        if self.norm_groups < 1 or 32 % self.norm_groups:
+            raise ValueError(f"norm_groups is {self.norm_groups}, expected a divisor of 32")
         for channels in self.block_channels:
-            if channels % _NORM_GROUPS or channels % self.head_channels:
+            if channels % 32 or channels % self.head_channels:
                 raise ValueError(
                     f"block_channels is {self.block_channels}, expected multiples of "
-                    f"{_NORM_GROUPS} and of head_channels, {self.head_channels}"
+                    f"32 and of head_channels, {self.head_channels}"
                 )
 
 
@@ -98,6 +100,8 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
         for module in list(self.modules()):
             if isinstance(module, ResnetBlock2D | TemporalResnetBlock):
                 module.norm1.eps = module.norm2.eps = _RESIDUAL_EPS
+            elif isinstance(module, nn.GroupNorm):
+                module.num_groups = settings.norm_groups
             elif isinstance(module, Attention):
                 module.set_processor(FrameAttention())
             elif isinstance(getattr(module, "time_mixer", None), AlphaBlender):

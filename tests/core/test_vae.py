@@ -29,6 +29,12 @@ def images():
     return random(4, 3, 16, 24).clamp(-1, 1)
 
 
+@pytest.mark.parametrize("groups", [0, 24])
+def test_groups_that_do_not_divide_the_channels(groups):
+    with pytest.raises(ValueError, match=f"{groups or 'norm_groups is 0'}"):
+        VaeConfig(channels=(32, 64), norm_groups=groups)
+
+
 @pytest.mark.parametrize("settings", [TINY, OTHER], ids=["tiny", "other"])
 def test_official_naming_round_trip(settings):
     network = filled(build_vae(settings), torch.Generator().manual_seed(2))

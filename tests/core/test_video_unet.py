@@ -419,6 +419,7 @@ class TestSettings:
             ({"block_channels": (32,)}, "2 levels or more"),
             ({"block_channels": (32, 48)}, "multiples of 32"),
             ({"head_channels": 24}, "of head_channels, 24"),
+            ({"norm_groups": 12}, "a divisor of 32"),
         ],
     )
     def test_bad_ones_are_refused(self, change, message):
