@@ -1,0 +1,254 @@
+"""The small model's recipe: its pieces, and that slices of time change nothing."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hi3d_core.datatypes import Mesh
+from hi3d_core.networks.vae import LATENT_SCALE, VaeConfig, build_vae, decode, encode_moments
+from hi3d_core.networks.video_unet import VideoUNetConfig, build_video_unet
+from hi3d_core.render import render_mesh
+from training.rendering.plan import Plan
+from training.tiny import parts
+from training.tiny.attention import plain_attention, train_by_short_way
+from training.tiny.colours import mirror, swap_colours
+from training.tiny.settings import TinyData
+from training.tiny.shards import Shards
+from training.tiny.vae_recipe import standardise
+from training.toy_objects import training_toy
+
+UNET = VideoUNetConfig(
+    block_channels=(32, 32), head_channels=16, context_channels=16, layers_per_block=1
+)
+
+
+def test_mirrored_ring_is_that_of_the_mirrored_object():
+    toy = training_toy(11, spacing=0.04)
+    other = Mesh(
+        toy.vertices * torch.tensor([-1.0, 1.0, 1.0]),
+        toy.faces.flip(1),
+        vertex_colors=toy.vertex_colors,
+    )
+    cameras = Plan(size=48).cameras((20.0,))
+    ring, seen = (
+        render_mesh(each, cameras, supersample=2).images.permute(0, 3, 1, 2)
+        for each in (toy, other)
+    )
+    assert (mirror(ring) - ring).abs().mean() > 0.01  # the toy is not its own mirror image
+    assert (mirror(ring) - seen).abs().mean() < 1e-3
+
+
+def test_swapped_colours_keep_white_and_all_six_orders_come():
+    frames = torch.rand(2, 3, 4, 4)
+    frames[0] = 1.0
+    seen = set()
+    for seed in range(60):
+        swapped = swap_colours(frames, torch.Generator().manual_seed(seed))
+        assert torch.equal(swapped[0], frames[0])
+        order = [
+            next(old for old in range(3) if torch.equal(swapped[1, new], frames[1, old]))
+            for new in range(3)
+        ]
+        seen.add(tuple(order))
+    assert len(seen) == 6
+
+
+def test_standardised_latents_have_unit_variance_and_pictures_stay():
+    torch.manual_seed(0)
+    vae = build_vae(VaeConfig(channels=(16, 16), layers_per_block=1, norm_groups=4))
+    vae.eval().requires_grad_(False)
+    images = torch.rand(6, 3, 16, 16) * 2 - 1
+    before, logvar = encode_moments(vae, images, 6)
+    pictures = decode(vae, before, 6)
+    standardise(vae, before)
+    after, logvar_after = encode_moments(vae, images, 6)
+    scaled = after * LATENT_SCALE
+    assert torch.allclose(scaled.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(scaled.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-4)
+    assert torch.allclose(decode(vae, after, 6), pictures, atol=1e-4)
+    # Noise of the posterior is as much of a latent as it was.
+    share = torch.exp(0.5 * logvar) / before.std(dim=(0, 2, 3))[:, None, None]
+    share_after = torch.exp(0.5 * logvar_after) / after.std(dim=(0, 2, 3))[:, None, None]
+    assert torch.allclose(share, share_after, rtol=1e-3)
+
+
+def test_each_pass_takes_every_sample_once_in_another_order(tmp_path):
+    made = []
+
+    def make(number):
+        made.append(number)
+        return {"place": torch.arange(4) + 4 * number}
+
+    shards = Shards(tmp_path, 3, 4, make)
+    row = shards.batch(7, range(0, 24))["place"].tolist()
+    assert sorted(row[:12]) == sorted(row[12:]) == list(range(12))
+    assert row[:12] != row[12:]
+    assert shards.batch(7, range(3, 9))["place"].tolist() == row[3:9]
+    assert shards.batch(8, range(0, 24))["place"].tolist() != row
+    assert sorted(made) == [0, 1, 2]  # the second pass read the files
+    assert Shards(tmp_path, 3, 4, make).batch(7, range(0, 24))["place"].tolist() == row
+    assert len(made) == 3
+
+
+def test_short_way_has_the_same_output_and_gradients():
+    torch.manual_seed(0)
+    whole, short = build_video_unet(UNET), build_video_unet(UNET)
+    short.load_state_dict(whole.state_dict())
+    train_by_short_way(short)
+    inputs = (
+        torch.randn(2, 16, 8, 4, 4),
+        torch.tensor([0.1, 0.5]),
+        torch.randn(2, 1, 16),
+        torch.randn(2, 768),
+    )
+    target = torch.randn(2, 16, 4, 4, 4)
+    outputs = []
+    for network in (whole, short):
+        with plain_attention(torch.device("cpu")):
+            output = network(*inputs)
+            ((output - target) ** 2).mean().backward()
+        outputs.append(output.detach())
+    assert torch.allclose(*outputs, atol=1e-5)
+    wholes = dict(whole.named_parameters())
+    frozen = []
+    for name, parameter in short.named_parameters():
+        if parameter.requires_grad:
+            assert torch.allclose(parameter.grad, wholes[name].grad, atol=1e-5), name
+        else:
+            frozen.append(name)
+            assert wholes[name].grad.abs().max() < 1e-6
+    assert frozen
+    assert all(".attn2." in name or ".norm2." in name for name in frozen)
+
+
+def test_fewer_norm_groups_keep_how_strong_a_colour_is():
+    pictures = torch.ones(2, 3, 16, 16)
+    pictures[0, :, 4:12, 4:12] = -0.5
+    pictures[1, :, 4:12, 4:12] = 0.5
+    differences = []
+    for groups in (16, 4):
+        torch.manual_seed(0)
+        vae = build_vae(VaeConfig(channels=(16, 16), layers_per_block=1, norm_groups=groups))
+        norm = vae.decoder.conv_norm_out
+        assert norm.num_groups == groups
+        # One strong and three empty channels a group: what a single one can't tell, four can.
+        hidden = torch.zeros(2, 16, 16, 16)
+        hidden[:, ::4] = pictures[:, :1]
+        hidden[:, 1::4, 4:12, 4:12] = 1.0
+        normed = norm(hidden).detach()
+        differences.append(float((normed[0] - normed[1]).abs().max()))
+    assert differences[0] < 1e-2 < differences[1]
+
+
+def test_split_state_is_whole_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "LARGEST", 1000)
+    state = tmp_path / "state"
+    contents = {
+        "orbit/checkpoints/step_1/weights.safetensors": bytes(range(256)) * 10,
+        "orbit/log.jsonl": b"{}\n",
+        "vae.safetensors": b"x" * 2000,
+        "empty": b"",
+    }
+    for name, content in (contents | {"data/orbits/000.png": b"picture"}).items():
+        (state / name).parent.mkdir(parents=True, exist_ok=True)
+        (state / name).write_bytes(content)
+    assert parts.split(state, tmp_path / "parts") == 3 + 1 + 2 + 1
+    sizes = [each.stat().st_size for each in (tmp_path / "parts").glob("*.part")]
+    assert max(sizes) == 1000
+    assert parts.join(tmp_path / "parts", tmp_path / "again") == len(contents)
+    found = {
+        each.relative_to(tmp_path / "again").as_posix(): each.read_bytes()
+        for each in (tmp_path / "again").rglob("*")
+        if each.is_file()
+    }
+    assert found == contents
+    (tmp_path / "parts" / "00001.part").write_bytes(b"other")
+    with pytest.raises(ValueError, match="damaged"):
+        parts.join(tmp_path / "parts", tmp_path / "third")
+    with pytest.raises(ValueError, match="not empty"):
+        parts.split(state, tmp_path / "parts")
+
+
+def test_parts_may_not_leave_the_state(tmp_path):
+    (tmp_path / "parts").mkdir()
+    told = [{"file": "../outside", "pieces": []}]
+    (tmp_path / "parts" / "parts.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="elsewhere"):
+        parts.join(tmp_path / "parts", tmp_path / "state")
+    assert not (tmp_path / "outside").exists()
+
+
+def test_shards_must_divide_the_rings():
+    with pytest.raises(ValueError, match=r"data.orbits is 10 and data.shard 3"):
+        TinyData(orbits=10, shard=3)
+
+
+@pytest.mark.slow
+def test_slices_of_time_change_no_bit(tmp_path):
+    from training.tiny.pack import pack
+    from training.tiny.settings import (
+        DepthStage,
+        OrbitStage,
+        RefinerStage,
+        TinySettings,
+        VaeStage,
+    )
+    from training.tiny.stages import Tiny
+
+    class Slices:
+        """A clock that stops every stage as soon as it has done one thing."""
+
+        minutes_left = 0.0
+
+        def __init__(self):
+            self.asked = 0
+
+        def up(self):
+            self.asked += 1
+            return self.asked > 1
+
+    class Never:
+        minutes_left = None
+
+        def up(self):
+            return False
+
+    train = {"steps": 3, "ema_decay": 0.9, "cpu": True, "save_every": 2}
+    from training.engine.settings import TrainSettings
+
+    stage = {"train": TrainSettings(**train)}
+    settings = TinySettings(
+        data=TinyData(
+            orbit_size=64,
+            refiner_size=128,
+            orbits=4,
+            variants=2,
+            vae_rings=2,
+            refined=2,
+            depth=2,
+            shown=1,
+            shard=2,
+            refined_shard=1,
+        ),
+        vae=VaeStage(**stage),
+        orbit=OrbitStage(**stage),
+        depth=DepthStage(**stage),
+        refiner=RefinerStage(**stage),
+    )
+    runs = []
+    for name, clock in (("whole", Never), ("sliced", Slices)):
+        state = tmp_path / name
+        slices = 0
+        for stage_name in Tiny(settings, state, clock()).stages():
+            while not Tiny(settings, state, clock()).stages()[stage_name]():
+                slices += 1
+        runs.append(slices)
+        pack(state, settings, tmp_path / f"{name}_out")
+    assert runs[0] == 0
+    assert runs[1] >= 4 * 2 + 3 + 1
+    for file in ("orbit.safetensors", "refiner.safetensors"):
+        one, other = (load_file(tmp_path / f"{name}_out" / file) for name in ("whole", "sliced"))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)

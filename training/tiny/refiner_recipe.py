@@ -1,0 +1,95 @@
+"""Stage 2 of the small model: from the orbits that stage 1 paints to the true ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hi3d_core.conditioning import Conditioning
+from hi3d_core.video_model import VideoModel
+
+from ..losses import predict
+from ..noise_levels import LogNormal
+from ..seeding import generator_for, sample_seed, share_of
+from ..weights_naming import metadata_of, state_of
+from .attention import train_by_short_way
+from .sampling import Sampling
+from .shards import Shards
+
+
+@dataclass(frozen=True)
+class TinyRefinerConfig:
+    """seed: of data and noise. batch_size: orbits a step, over all processes.
+
+    sigma_mean, sigma_deviation: of the logarithm of the noise level, one an orbit; more noise than
+        officially, as few steps of sampling leave most to the first ones.
+    """
+
+    seed: int = 0
+    batch_size: int = 1
+    sigma_mean: float = 2.5
+    sigma_deviation: float = 2.0
+
+
+class TinyRefinerRecipe:
+    """A recipe (see `training/recipe.py`) for the refiner's UNet.
+
+    model: all of the stage's networks. shards: of `coarse_orbits`. size: of the refined frames.
+    """
+
+    def __init__(
+        self,
+        model: VideoModel,
+        shards: Shards,
+        size: int,
+        config: TinyRefinerConfig,
+        sampling: Sampling,
+    ) -> None:
+        self.model, self.shards, self.size, self.config = model, shards, size, config
+        self.sampling = sampling
+        self._sigma = LogNormal(config.sigma_mean, config.sigma_deviation)
+        model.unet.requires_grad_(True)
+        train_by_short_way(model.unet)
+
+    def networks(self) -> nn.Module:
+        """The UNet."""
+        return self.model.unet
+
+    def batch(self, step: int, rank: int, world: int) -> dict[str, Any]:
+        """Rows of the shards, and for each orbit its noise and its level."""
+        share = share_of(self.config.batch_size, rank, world)
+        first = step * self.config.batch_size
+        batch: dict[str, Any] = self.shards.batch(
+            self.config.seed, range(first + share.start, first + share.stop)
+        )
+        seeds = [sample_seed(self.config.seed, step, place) for place in share]
+        shape = batch["latents"].shape[1:]
+        batch["noise"] = torch.stack(
+            [torch.randn(shape, generator=generator_for(seed, "noise")) for seed in seeds]
+        )
+        batch["sigma"] = torch.cat(
+            [self._sigma.draw(generator_for(seed, "sigma")) for seed in seeds]
+        )
+        return batch
+
+    def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """The squared error of v, as in both official stages."""
+        condition = Conditioning(batch["context"].float(), batch["vector"], batch["concat"].float())
+        clean = batch["latents"].float()
+        prediction = predict(self.model.unet, clean, batch["noise"], batch["sigma"], condition)
+        loss = prediction.loss
+        return loss, {"v": float(loss.detach())}
+
+    def samples(self) -> None:
+        """No pictures."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All networks' weights."""
+        return state_of(self.model)
+
+    def metadata(self) -> dict[str, str]:
+        """As the loader reads it."""
+        return metadata_of(self.model) | self.sampling.metadata(self.size)
