@@ -55,6 +55,12 @@ def test_golden_background_is_where_alpha_is_zero(recorded_dataset):
     assert found
 
 
+def test_only_the_first_objects_of_a_folder(tmp_path):
+    dataset = dataset_of(tmp_path, objects=3, frames=16, most=2)
+    assert dataset.names == ["object0", "object1"]
+    assert OrbitDataset(tmp_path, 64, most=9).names == ["object0", "object1", "object2"]
+
+
 def test_a_sample_is_one_ring_turned(tmp_path):
     dataset = dataset_of(tmp_path, objects=1, frames=32)
     whole = [dataset.read(0, first).frames for first in (0, 16)]

@@ -189,6 +189,7 @@ def test_shards_must_divide_the_rings():
 def test_slices_of_time_change_no_bit(tmp_path):
     from training.tiny.pack import pack
     from training.tiny.settings import (
+        DecoderStage,
         DepthStage,
         OrbitStage,
         RefinerStage,
@@ -236,6 +237,8 @@ def test_slices_of_time_change_no_bit(tmp_path):
         orbit=OrbitStage(**stage),
         depth=DepthStage(**stage),
         refiner=RefinerStage(**stage),
+        refiner_decoder=DecoderStage(**stage),
+        decoder=DecoderStage(**stage),
     )
     runs = []
     for name, clock in (("whole", Never), ("sliced", Slices)):

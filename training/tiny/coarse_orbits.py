@@ -1,4 +1,4 @@
-"""What stage 1 makes of toys' fronts: its latents, and what stage 2 is told of its frames."""
+"""What the stages make of toys' fronts: their latents, and what stage 2 is told of stage 1."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hi3d_core.conditioning import Conditioning
 from hi3d_core.networks.vae import LATENT_SCALE
 from hi3d_core.orbit import OrbitConfig, orbit_conditioning
 from hi3d_core.refine import RefineConfig, enlarge, refiner_conditioning
@@ -76,6 +77,42 @@ def coarse_orbits(
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     return Shards(folder, coarse.count, coarse.length, make)
+
+
+def refined_latents(
+    folder: Path, refiner: VideoModel, told: Shards, sampling: Sampling, seed: int
+) -> Shards:
+    """Stage 2's latents of what it is told, for its decoder to learn from.
+
+    told: of `coarse_orbits`. One step of sampling, in which coarse frames are not mixed in yet.
+    A sample is as of `coarse_latents`.
+    """
+
+    def make(number: int) -> Samples:
+        rows = told.shard(number)
+        first = number * told.length
+        made = []
+        with torch.autocast(device_of(refiner.unet).type, torch.bfloat16):
+            for row in range(told.length):
+                condition = Conditioning(
+                    rows["context"][row].float()[None],
+                    rows["vector"][row][None],
+                    rows["concat"][row].float(),
+                )
+                generator = generator_for(sample_seed(seed, first + row, 2), "refined orbit")
+                latents = sample_latents(
+                    refiner,
+                    condition,
+                    draw(generator, rows["latents"][row].shape),
+                    solver=sampling.solver,
+                    steps=sampling.steps,
+                    guidance=sampling.guidance,
+                    options=_OPTIONS,
+                )
+                made.append(latents.half())
+        return {"latents": torch.stack(made), "index": first + torch.arange(told.length)}
+
+    return Shards(folder, told.count, told.length, make)
 
 
 def _paint(

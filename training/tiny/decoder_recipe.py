@@ -1,4 +1,4 @@
-"""The decoder's second lesson: true pictures of what stage 1 makes, not of true latents."""
+"""A decoder's second lesson: true pictures of what its stage makes, not of true latents."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class DecoderRecipeConfig:
 class DecoderRecipe:
     """A recipe (see `training/recipe.py`) for a stage's decoder; all else stays as it is.
 
-    A small stage 1 leaves grain in its latents, which the decoder, as it was trained, paints in
-    false colours. shards: of `coarse_latents`. dataset: their rings.
+    A small UNet leaves grain in its latents, which the decoder, as it was trained, paints in false
+    colours. shards: of `coarse_latents` or `refined_latents`. dataset: their rings.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ def pack(state: Path, settings: TinySettings, out: Path) -> None:
         "orbit": settings.orbit.sampling.metadata(settings.data.orbit_size),
         "refiner": settings.refiner.sampling.metadata(settings.data.refiner_size),
     }
-    sources: tuple[tuple[Stage, str], ...] = (("orbit", "decoder"), ("refiner", "refiner"))
+    sources: tuple[tuple[Stage, str], ...] = (("orbit", "decoder"), ("refiner", "refiner_decoder"))
     for stage, source in sources:
         model = load_video_model(state / f"{source}.safetensors", stage)
         target = out / f"{stage}.safetensors"
@@ -61,7 +61,7 @@ def _half(name: str, tensor: Tensor) -> Tensor:
 def _curves(state: Path) -> dict[str, list[dict[str, Any]]]:
     """Each stage's log, thinned out evenly; its last line stays."""
     curves = {}
-    for stage in ("vae", "orbit", "decoder", "depth", "refiner"):
+    for stage in ("vae", "orbit", "decoder", "depth", "refiner", "refiner_decoder"):
         lines = (state / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()
         every = max(1, len(lines) // _CURVE)
         kept = lines[::-1][::every][::-1]

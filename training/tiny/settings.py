@@ -63,7 +63,7 @@ class OrbitStage(EngineSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderStage(EngineSettings):
-    """The table [decoder]."""
+    """The tables [decoder] and [refiner_decoder]."""
 
     recipe: DecoderRecipeConfig = field(default_factory=DecoderRecipeConfig)
 
@@ -80,7 +80,7 @@ class RefinerStage(EngineSettings):
     """The table [refiner]. sampling: in the file."""
 
     recipe: TinyRefinerConfig = field(default_factory=TinyRefinerConfig)
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = field(default_factory=lambda: Sampling(steps=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,3 +94,4 @@ class TinySettings:
     decoder: DecoderStage = field(default_factory=DecoderStage)
     depth: DepthStage = field(default_factory=DepthStage)
     refiner: RefinerStage = field(default_factory=RefinerStage)
+    refiner_decoder: DecoderStage = field(default_factory=DecoderStage)

@@ -1,8 +1,9 @@
 """The recipe's stages in their order: what each needs, does and leaves behind.
 
-A state folder holds `data/` (toys), `latents/`, `coarse/`, `told/` (samples), `vae/`, `orbit/`,
-`decoder/`, `depth/`, `refiner/` (runs of the engine) and a `<stage>.safetensors` for each network
-that is done. What is there is not done again, so the whole may be stopped at any time.
+A state folder holds `data/` (toys), `latents/`, `coarse/`, `told/`, `refined/` (samples), `vae/`,
+`orbit/`, `decoder/`, `depth/`, `refiner/`, `refiner_decoder/` (runs of the engine) and a
+`<stage>.safetensors` for each network that is done. What is there is not done again, so the whole
+may be stopped at any time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ..engine.loop import CHECKPOINTS, train
 from ..engine.settings import EngineSettings
 from ..recipe import Recipe
 from . import data
-from .coarse_orbits import coarse_latents, coarse_orbits
+from .coarse_orbits import coarse_latents, coarse_orbits, refined_latents
 from .decoder_recipe import DecoderRecipe
 from .depth_recipe import DepthRecipe
 from .latent_orbits import latent_orbits
@@ -75,6 +76,8 @@ class Tiny:
             "depth": self.train_depth,
             "told": self.make_told,
             "refiner": self.train_refiner,
+            "refined": self.make_refined,
+            "refiner_decoder": self.train_refiner_decoder,
         }
 
     def draw(self) -> bool:
@@ -157,6 +160,22 @@ class Tiny:
         recipe = TinyRefinerRecipe(model, self._told(), size, stage.recipe, stage.sampling)
         return self._train("refiner", recipe, stage, self._copied("refiner"))
 
+    def make_refined(self) -> bool:
+        """Stage 2's own latents."""
+        return self._make(self._refined())
+
+    def train_refiner_decoder(self) -> bool:
+        """Stage 2's decoder, once more, on what stage 2 makes; its weights are then complete."""
+        stage = self.settings.refiner_decoder
+        recipe = DecoderRecipe(
+            load_video_model(self.file("refiner"), "refiner"),
+            self._refined(),
+            self._rings("refined", self.settings.data.refiner_size),
+            stage.recipe,
+            self.settings.refiner.sampling,
+        )
+        return self._train("refiner_decoder", recipe, stage, self._copied("refiner_decoder"))
+
     def file(self, name: str) -> Path:
         """Where a stage's weights lie when it is done."""
         return self.state / f"{name}.safetensors"
@@ -193,6 +212,15 @@ class Tiny:
             self._placed(self._new_model("refiner")),
             self._coarse(),
             self._rings("refined", self.settings.data.refiner_size),
+            self.settings.seed,
+        )
+
+    def _refined(self) -> Shards:
+        return refined_latents(
+            self.state / "refined",
+            self._placed(load_video_model(self.file("refiner"), "refiner")),
+            self._told(),
+            self.settings.refiner.sampling,
             self.settings.seed,
         )
 
