@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,14 @@ def pack(state: Path, settings: TinySettings, out: Path) -> None:
         size = target.stat().st_size
         if size >= LARGEST:
             raise ValueError(f"{target} has {size} bytes, expected below {LARGEST}")
-    log = {"settings": as_values(settings), "curves": _curves(state)}
+    machine = {
+        "system": platform.platform(),
+        "processors": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    log = {"settings": as_values(settings), "packed on": machine, "curves": _curves(state)}
     with replacing(out / LOG) as temporary:
         temporary.write_text(json.dumps(log, indent=1), encoding="utf-8")
 
