@@ -1,0 +1,100 @@
+"""The bundled small model: that it is whole, and that it does what is said of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from hi3d_core.networks.vae import decode, encode_moments
+from hi3d_core.weights.load import load_video_model
+from training.tiny.measure import (
+    draw_toy,
+    novel,
+    orbit_of,
+    psnr,
+    seed_spread,
+    told_sampling,
+)
+from training.toy_objects import HELD_OUT_SEEDS
+
+FOLDER = Path(__file__).parents[2] / "hi3d_core" / "models" / "tiny"
+STAGES = ("orbit", "refiner")
+TOYS = range(HELD_OUT_SEEDS.start, HELD_OUT_SEEDS.start + 4)
+
+
+@pytest.fixture(scope="module")
+def orbit():
+    return load_video_model(FOLDER / "orbit.safetensors", "orbit")
+
+
+@pytest.fixture(scope="module")
+def toys():
+    return [draw_toy(seed, sizes=(128, 16)) for seed in TOYS]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_files_are_small_and_say_what_they_are(stage):
+    file = FOLDER / f"{stage}.safetensors"
+    assert file.stat().st_size < 16_000_000
+    with safe_open(file, framework="pt") as tensors:
+        metadata = tensors.metadata()
+        assert {str(tensors.get_tensor(name).dtype) for name in tensors.keys()} == {  # noqa: SIM118
+            "torch.float16"
+        }
+        names = set(tensors.keys())
+    assert metadata["frame_size"] == {"orbit": "128", "refiner": "256"}[stage]
+    sampling = json.loads(metadata["sampling"])
+    assert sampling["steps"] >= 1
+    assert len(sampling["guidance"]) == 2
+    networks = {"unet", "vae", "image_encoder"} | ({"depth"} if stage == "refiner" else set())
+    assert {name.split(".")[0] for name in names} == networks
+    model = load_video_model(file, stage)
+    assert model.unet.settings.norm_groups == 8
+    assert {norm.num_groups for norm in norms(model.unet)} == {8}
+    assert {norm.num_groups for norm in norms(model.vae)} == {8}
+
+
+def norms(network):
+    return [module for module in network.modules() if isinstance(module, torch.nn.GroupNorm)]
+
+
+def test_licence_and_log_are_beside():
+    assert "MIT" in (FOLDER / "README.md").read_text(encoding="utf-8")
+    log = json.loads((FOLDER / "training_log.json").read_text(encoding="utf-8"))
+    assert log["settings"]["seed"] == 0
+    for stage in ("vae", "orbit", "decoder", "depth", "refiner", "refiner_decoder"):
+        assert log["curves"][stage][-1]["step"] == log["settings"][stage]["train"]["steps"]
+
+
+def test_autoencoder_gives_toys_roughly_back_that_it_never_saw(toys):
+    vae = load_video_model(FOLDER / "refiner.safetensors", "refiner").vae
+    found = []
+    with torch.no_grad():
+        for toy in toys:
+            frames = toy.small[::4]
+            images = (frames * 2 - 1).permute(0, 3, 1, 2)
+            back = decode(vae, encode_moments(vae, images, 4)[0], 4)
+            back = (back / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+            found.append(float(psnr(back, frames).mean()))
+    assert sum(found) / len(found) > 16.5
+
+
+def test_orbits_are_nearer_than_the_best_guess_and_begin_with_the_picture(orbit, toys):
+    sampling = told_sampling(FOLDER / "orbit.safetensors")
+    gains, fronts = [], []
+    for toy in toys:
+        made = orbit_of(orbit, toy.small[0], toy.elevation_degrees, sampling)
+        guesses = (torch.ones_like(toy.small), toy.small[:1].expand_as(toy.small))
+        best = max(novel(guess, toy.small) for guess in guesses)
+        gains.append(novel(made, toy.small) - best)
+        fronts.append(float(psnr(made, toy.small)[0]))
+    assert sum(gains) / len(gains) > 0.5
+    assert sum(fronts) / len(fronts) > 16
+
+
+def test_seeds_differ_more_behind_than_in_front(orbit, toys):
+    sampling = told_sampling(FOLDER / "orbit.safetensors")
+    spread = seed_spread(toys[0], orbit, sampling, range(2))
+    assert spread["back"] > 1.2 * spread["front"] > 0
