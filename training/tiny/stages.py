@@ -265,6 +265,8 @@ class Tiny:
 
     def _make(self, shards: Shards) -> bool:
         for number in range(shards.count):
+            if shards.path(number).exists():
+                continue
             if self.clock.up():
                 return False
             shards.ensure(number)
