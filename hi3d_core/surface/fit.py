@@ -9,7 +9,7 @@ relaxed (`relax.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -55,6 +55,8 @@ class SurfaceConfig:
     # Colour difference from which the loss grows linearly. Small, as the shading of plain, slightly
     # hollow places tells their shape by less than a hundredth.
     huber: float = 0.01
+    # Likewise at the first level, where what is finer than its pixels, a weave, aliases by more.
+    coarse_huber: float = 0.05
     mask_weight: float = 0.3
     eikonal_weight: float = 0.02
     smoothness_weight: float = 0.01
@@ -126,7 +128,7 @@ def fit_surface(
         points = None if priors is None else priors.points(field)
         fit = _LevelFit(
             level,
-            config,
+            config if number else replace(config, huber=max(config.huber, config.coarse_huber)),
             rays,
             batch,
             points,
