@@ -111,7 +111,7 @@ def products(monkeypatch):
     def cut_out(images):
         return images, (images.amin(dim=3) < 1).float()
 
-    def keep(views, config, arguments, clock, about):
+    def keep(views, config, arguments, clock, about, device):
         clock.end()
         kept.append(views)
         arguments.out.write_text("mesh")

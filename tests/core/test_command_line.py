@@ -171,16 +171,21 @@ def test_your_own_picture_sets_the_tone_of_its_view(orbit, tmp_path, capsys, alp
     assert drawn["mine"] / drawn["plain"] == pytest.approx(0.85, abs=0.04)
 
 
-def test_alignment_and_camera_refinement_are_as_asked(orbit, tmp_path, monkeypatch):
+def test_alignment_camera_refinement_and_device_are_as_asked(orbit, tmp_path, monkeypatch):
     asked = []
 
-    def made(views, config, arguments, clock, about):
-        asked.append((config.align, config.refine_cameras))
+    def made(views, config, arguments, clock, about, device):
+        asked.append((config.align, config.refine_cameras, device))
 
     monkeypatch.setattr(reconstruct, "make_products", made)
-    for extra in ([], ["--no-align"], ["--refine-cameras"]):
+    for extra in ([], ["--no-align"], ["--refine-cameras"], ["--device", "cpu"]):
         assert call("reconstruct", orbit, "--out", tmp_path / "x.glb", *extra) == 0
-    assert asked == [(True, False), (False, False), (True, True)]
+    assert asked == [
+        (True, False, None),
+        (False, False, None),
+        (True, True, None),
+        (True, False, torch.device("cpu")),
+    ]
 
 
 @pytest.mark.parametrize("name", ["x.fbx", "x", "no/folder/x.glb"])

@@ -52,7 +52,7 @@ def products(monkeypatch):
     """Keep the frames instead of reconstructing from untrained networks' noise."""
     kept = []
 
-    def keep(views, config, arguments, clock, about):
+    def keep(views, config, arguments, clock, about, device):
         clock.end()
         kept.append((views.images, about["generation"]))
 
