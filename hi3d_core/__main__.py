@@ -12,7 +12,10 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from . import __version__
+from . import (
+    __version__,
+    patient_threads,  # noqa: F401 - for what it sets
+)
 from .optional import MissingDependency
 
 _OUT_OF_MEMORY = (

@@ -29,6 +29,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import hi3d_core.patient_threads  # noqa: F401 - before torch
 from hi3d_core.atomic_file import replacing
 from hi3d_core.contact_sheet import contact_sheet
 from hi3d_core.export.checks import to_bytes

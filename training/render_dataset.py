@@ -24,6 +24,7 @@ if str(ROOT) not in sys.path:  # when it is run as a script
 
 from tqdm import tqdm  # noqa: E402
 
+import hi3d_core.patient_threads  # noqa: E402, F401
 from hi3d_core.optional import MissingDependency  # noqa: E402
 from hi3d_core.render import SHADINGS  # noqa: E402
 from training.rendering.plan import OFFICIAL_ELEVATIONS, Plan, toy_spacing  # noqa: E402

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __package__ in (None, ""):  # run as a file: find the packages beside this folder
     sys.path[0] = str(ROOT)
 
+import hi3d_core.patient_threads  # noqa: E402, F401
 from hi3d_core.optional import MissingDependency  # noqa: E402
 from training.engine.prepared import NonFiniteLoss  # noqa: E402
 from training.engine.read_config import read_config  # noqa: E402

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,13 @@ def launch(kind: str, limit: float = 1800, **arguments: Any) -> Run:
         command = [sys.executable, "-m", "benchmarks.reconstruction.worker", str(job), str(result)]
         try:
             done = subprocess.run(
-                command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False, timeout=limit
+                command,
+                cwd=ROOT,
+                env={**os.environ, "OMP_WAIT_POLICY": "passive"},  # as the command line sets it
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=limit,
             )
         except subprocess.TimeoutExpired:
             return {"failed": f"not done after {limit:g} seconds"}

@@ -90,17 +90,24 @@ def embed_prepared(encoder: CLIPVisionModelWithProjection, prepared: Tensor) -> 
 def preprocess_image(images: Tensor, size: int = 224) -> Tensor:
     """Resize to the encoder's size and normalise, as the official code does (with kornia 0.6.9).
 
-    images: (N, 3, H, W) in [-1, 1]. Returns (N, 3, size, size) float32. What is larger is blurred
-    first; then bicubic, corner pixels onto corner pixels, the aspect ratio not kept.
+    images: (N, 3, H, W) in [-1, 1]. Returns (N, 3, size, size) float32.
+    """
+    return normalise(resize_image(images, size))
+
+
+def resize_image(images: Tensor, size: int) -> Tensor:
+    """The first half of `preprocess_image`: its range stays, but for what bicubic overshoots.
+
+    What is larger is blurred first; then bicubic, corner pixels onto corner pixels, the aspect
+    ratio not kept.
     """
     if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < 2:
         raise ValueError(
             f"images is {tuple(images.shape)}, expected (N, 3, height, width) of 2 pixels or more"
         )
-    resized = functional.interpolate(
+    return functional.interpolate(
         _blur_for(images.float(), size), (size, size), mode="bicubic", align_corners=True
     )
-    return normalise(resized)
 
 
 def picture_size(encoder: CLIPVisionModelWithProjection) -> int:

@@ -1,27 +1,39 @@
 """The small model's recipe: its pieces, and that slices of time change nothing."""
 
+import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from hi3d_core.datatypes import Mesh
+from hi3d_core.networks.image_encoder import normalise
 from hi3d_core.networks.vae import LATENT_SCALE, VaeConfig, build_vae, decode, encode_moments
 from hi3d_core.networks.video_unet import VideoUNetConfig, build_video_unet
 from hi3d_core.render import render_mesh
 from training.rendering.plan import Plan
 from training.tiny import parts
 from training.tiny.attention import plain_attention, train_by_short_way
-from training.tiny.colours import mirror, swap_colours
+from training.tiny.colours import Variant, draw_variant
+from training.tiny.fronts import fronts
+from training.tiny.orbit_recipe import TinyOrbitConfig, TinyOrbitRecipe
+from training.tiny.sampling import Sampling
 from training.tiny.settings import TinyData
 from training.tiny.shards import Shards
-from training.tiny.vae_recipe import standardise
+from training.tiny.vae_recipe import VaeRecipe, VaeRecipeConfig, standardise
 from training.toy_objects import training_toy
 
 UNET = VideoUNetConfig(
     block_channels=(32, 32), head_channels=16, context_channels=16, layers_per_block=1
 )
+
+
+def ring_of(toy, size=48):
+    return render_mesh(toy, Plan(size=size).cameras((20.0,)), supersample=2).images.permute(
+        0, 3, 1, 2
+    )
 
 
 def test_mirrored_ring_is_that_of_the_mirrored_object():
@@ -31,28 +43,133 @@ def test_mirrored_ring_is_that_of_the_mirrored_object():
         toy.faces.flip(1),
         vertex_colors=toy.vertex_colors,
     )
-    cameras = Plan(size=48).cameras((20.0,))
-    ring, seen = (
-        render_mesh(each, cameras, supersample=2).images.permute(0, 3, 1, 2)
-        for each in (toy, other)
-    )
-    assert (mirror(ring) - ring).abs().mean() > 0.01  # the toy is not its own mirror image
-    assert (mirror(ring) - seen).abs().mean() < 1e-3
+    ring, seen = ring_of(toy), ring_of(other)
+    mirrored = Variant((0, 1, 2), True).of_ring(ring)
+    assert (mirrored - ring).abs().mean() > 0.01  # the toy is not its own mirror image
+    assert (mirrored - seen).abs().mean() < 1e-3
+    assert torch.equal(Variant((0, 1, 2), True).of_frames(ring[0]), mirrored[0])
 
 
-def test_swapped_colours_keep_white_and_all_six_orders_come():
-    frames = torch.rand(2, 3, 4, 4)
+def test_swapped_colours_keep_white_and_what_is_no_colour():
+    frames = torch.rand(2, 4, 4, 4)
     frames[0] = 1.0
     seen = set()
-    for seed in range(60):
-        swapped = swap_colours(frames, torch.Generator().manual_seed(seed))
-        assert torch.equal(swapped[0], frames[0])
-        order = [
-            next(old for old in range(3) if torch.equal(swapped[1, new], frames[1, old]))
-            for new in range(3)
-        ]
-        seen.add(tuple(order))
-    assert len(seen) == 6
+    for seed in range(80):
+        variant = draw_variant(torch.Generator().manual_seed(seed))
+        seen.add((variant.order, variant.mirrored))
+        changed = variant.of_frames(frames)
+        assert torch.equal(changed[0], frames[0])
+        expected = torch.stack([frames[1, old] for old in (*variant.order, 3)])
+        assert torch.equal(changed[1], expected.flip(-1) if variant.mirrored else expected)
+    assert len(seen) == 12
+
+
+def test_latents_that_are_colours_change_as_pictures_do():
+    ring = ring_of(training_toy(3, spacing=0.04))
+    pooled = torch.nn.functional.avg_pool2d(ring, 8)
+    for seed in range(6):
+        variant = draw_variant(torch.Generator().manual_seed(seed))
+        of_changed = torch.nn.functional.avg_pool2d(variant.of_ring(ring), 8)
+        assert torch.allclose(of_changed, variant.of_ring(pooled), atol=1e-6)
+
+
+def test_autoencoder_is_taught_colours_and_their_exchange(tmp_path):
+    """One that passes averaged colours on and draws them as blocks, losing what is lost by that."""
+    frames = (ring_of(training_toy(3, spacing=0.04), 64) * 255).round().to(torch.uint8)
+    noise = torch.zeros(frames.shape)
+    variants = [draw_variant(torch.Generator().manual_seed(seed)) for seed in range(len(frames))]
+    batch = {
+        "frames": frames,
+        "noise": noise,
+        "latent_noise": torch.zeros(len(frames), 4, 8, 8),
+        "variants": variants,
+    }
+    clean = frames / 127.5 - 1
+    pooled = torch.nn.functional.avg_pool2d(clean, 8)
+    blocks = torch.nn.functional.interpolate(pooled, scale_factor=8)
+    _, terms = VaeRecipe(Blocks(), None, VaeRecipeConfig()).loss(batch)
+    assert terms["tied"] < 1e-12
+    assert terms["squared"] == pytest.approx(float((blocks - clean).square().mean()), rel=1e-5)
+    _, terms = VaeRecipe(Blocks(shift=0.5), None, VaeRecipeConfig()).loss(batch)
+    assert terms["tied"] == pytest.approx(0.25, rel=1e-5)
+
+
+class Blocks(torch.nn.Module):
+    """Stands for an autoencoder."""
+
+    def __init__(self, shift=0.0):
+        super().__init__()
+        self.shift = shift
+
+    def encode(self, images):
+        pooled = torch.nn.functional.avg_pool2d(images, 8) + self.shift
+        mean = torch.cat([pooled, torch.zeros_like(pooled[:, :1])], dim=1)
+        logvar = torch.full_like(mean, -60.0)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, logvar=logvar))
+
+    def decode(self, latents):
+        colours = latents[:, :3] - self.shift
+        return SimpleNamespace(sample=torch.nn.functional.interpolate(colours, scale_factor=8))
+
+
+def test_some_fronts_are_of_another_elevation_and_all_is_changed_alike():
+    rows = {
+        "latents": torch.rand(3, 16, 4, 2, 2).half(),
+        "conditions": torch.rand(3, 2, 4, 2, 2).half(),
+        "pictures": torch.rand(3, 2, 3, 6, 6).half(),
+        "elevation_degrees": torch.tensor([1.0, 2.0, 3.0]),
+    }
+    config = TinyOrbitConfig(batch_size=3, turned=0.4)
+    shards = SimpleNamespace(batch=lambda seed, places: rows)
+    model = SimpleNamespace(unet=build_video_unet(UNET), image_encoder=torch.nn.Linear(1, 1))
+    recipe = TinyOrbitRecipe(model, shards, None, config, Sampling())
+    turned, orders = 0, set()
+    for step in range(40):
+        batch = recipe.batch(step, 0, 1)
+        assert torch.equal(batch["elevation_degrees"], rows["elevation_degrees"])
+        for place in range(3):
+            (found,) = {
+                (variant, front)
+                for variant in VARIANTS
+                for front in range(2)
+                if torch.equal(
+                    batch["condition"][place],
+                    variant.of_frames(rows["conditions"][place, front]),
+                )
+            }
+            variant, front = found
+            turned += front
+            orders.add(variant)
+            ring = variant.of_ring(rows["latents"][place])
+            assert torch.equal(batch["latents"][place], ring)
+            picture = variant.of_frames(rows["pictures"][place, front]).float()
+            assert torch.equal(batch["picture"][place], normalise(picture))
+    assert 30 < turned < 66  # of 120
+    assert orders == set(VARIANTS)
+
+
+VARIANTS = [
+    Variant(order, mirrored)
+    for order in itertools.permutations(range(3))
+    for mirrored in (False, True)
+]
+
+
+def test_other_fronts_show_the_same_toys_from_the_front(tmp_path):
+    plan = Plan(elevations=None, size=32, supersample=2, geometry=False, toy_spacing=0.04)
+    made = fronts(tmp_path, range(7, 11), plan, 2, 0)
+    assert made.count == 2
+    front = made.shard(1)["front"]
+    assert front.shape == (2, 3, 32, 32)
+    for seed, picture in zip(range(9, 11), front, strict=True):
+        toy = training_toy(seed, spacing=0.04)
+        errors = []
+        for elevation in range(-10, 41, 2):
+            ring = render_mesh(toy, plan.cameras((float(elevation),)), supersample=2).images
+            errors.append((ring.permute(0, 3, 1, 2) - picture / 255).square().mean(dim=(1, 2, 3)))
+        best = torch.stack(errors)
+        assert best.argmin() % 16 == 0  # azimuth 0
+        assert best.min() < 2e-3
 
 
 def test_standardised_latents_have_unit_variance_and_pictures_stay():
@@ -65,8 +182,14 @@ def test_standardised_latents_have_unit_variance_and_pictures_stay():
     standardise(vae, before)
     after, logvar_after = encode_moments(vae, images, 6)
     scaled = after * LATENT_SCALE
-    assert torch.allclose(scaled.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-4)
-    assert torch.allclose(scaled.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-4)
+    assert torch.allclose(scaled[:, 3].mean(), torch.tensor(0.0), atol=1e-4)
+    variance = scaled.var(dim=(0, 2, 3))
+    assert torch.allclose(variance[:3].mean(), torch.tensor(1.0), atol=1e-4)
+    assert torch.allclose(variance[3], torch.tensor(1.0), atol=1e-4)
+    assert torch.allclose(scaled[:, :3].mean(), torch.tensor(0.0), atol=1e-4)
+    # The three colours changed alike.
+    gain = scaled.std(dim=(0, 2, 3)) / before.std(dim=(0, 2, 3))
+    assert torch.allclose(gain[:3], gain[0], rtol=1e-4)
     assert torch.allclose(decode(vae, after, 6), pictures, atol=1e-4)
     # Noise of the posterior is as much of a latent as it was.
     share = torch.exp(0.5 * logvar) / before.std(dim=(0, 2, 3))[:, None, None]
@@ -225,7 +348,6 @@ def test_slices_of_time_change_no_bit(tmp_path):
             orbit_size=64,
             refiner_size=128,
             orbits=4,
-            variants=2,
             vae_rings=2,
             refined=2,
             depth=2,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,10 +61,20 @@ class Step:
     stop: bool
 
 
-def part_processes() -> None:
-    """End what several processes share, before they end: else its threads may abort them."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+def part_processes(code: int = 0) -> None:
+    """End this process, if it shared its work with others; else do nothing. Call it last of all.
+
+    Groups' threads must end before the interpreter does, or they may abort it ("terminate called
+    without an active exception"). Those of divided weights (FSDP) outlive their group: torch keeps
+    them in caches. So such a process leaves without taking the interpreter down.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    torch.distributed.destroy_process_group()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def prepare(recipe: Recipe, settings: EngineSettings) -> Prepared:

@@ -16,7 +16,7 @@ from hi3d_core.networks.depth_network import DepthNetwork
 
 from ..dataset import FRAMES, OrbitDataset, to_network_range
 from ..seeding import generator_for, sample_seed, share_of
-from .colours import swap_colours
+from .colours import draw_variant
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,11 @@ class DepthRecipe:
             sample = self.dataset.draw(generator)
             chosen = torch.randperm(FRAMES, generator=generator)[: self.config.frames].tolist()
             for frame in chosen:
-                image = to_network_range(swap_colours(sample.frames[frame], generator))
+                variant = draw_variant(generator)
+                image = to_network_range(variant.of_frames(sample.frames[frame]))
                 images.append(self._worsened(image, generator))
-                inverse.append(self._inverse_depth(sample.name, (sample.start + frame) % FRAMES))
+                depth = self._inverse_depth(sample.name, (sample.start + frame) % FRAMES)
+                inverse.append(depth.flip(-1) if variant.mirrored else depth)
         return {"images": torch.stack(images), "inverse": torch.stack(inverse)}
 
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:

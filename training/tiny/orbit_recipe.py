@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hi3d_core.conditioning import Conditioning
 from hi3d_core.diffusion.embeddings import orbit_vector
-from hi3d_core.networks.image_encoder import embed_prepared
+from hi3d_core.networks.image_encoder import embed_prepared, normalise
 from hi3d_core.orbit import DEFAULT_AESTHETIC_SCORE, OrbitConfig, generate_orbit
 from hi3d_core.video_model import VideoModel, device_of
 
@@ -22,9 +22,10 @@ from ..seeding import generator_for, sample_seed, share_of
 from ..video_recipe import to_pictures
 from ..weights_naming import metadata_of, state_of
 from .attention import plain_attention, train_by_short_way
+from .colours import draw_variant
 from .latent_orbits import COND_AUG
 from .sampling import Sampling
-from .shards import Shards
+from .shards import Samples, Shards, stack
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class TinyOrbitConfig:
 
     sigma_mean, sigma_deviation: of the logarithm of the noise level, one an orbit.
     dropped: how often an orbit's whole condition is taken away, for guidance.
+    turned: how often the picture shows the toy from another elevation than the orbit's. Else the
+        picture tells the elevation, and the number would never be listened to.
     """
 
     seed: int = 0
@@ -40,6 +43,7 @@ class TinyOrbitConfig:
     sigma_mean: float = 1.0
     sigma_deviation: float = 1.8
     dropped: float = 0.05
+    turned: float = 0.4
 
 
 class TinyOrbitRecipe:
@@ -74,13 +78,12 @@ class TinyOrbitRecipe:
         self.model.vae.to(device)
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Any]:
-        """Rows of the shards, and for each orbit its noise, its level and whether it is told."""
+        """Variants of the shards' rows, each with its noise, its level and whether it is told."""
         share = share_of(self.config.batch_size, rank, world)
         first = step * self.config.batch_size
-        batch: dict[str, Any] = self.shards.batch(
-            self.config.seed, range(first + share.start, first + share.stop)
-        )
+        rows = self.shards.batch(self.config.seed, range(first + share.start, first + share.stop))
         seeds = [sample_seed(self.config.seed, step, place) for place in share]
+        batch = stack([self._variant(rows, place, seed) for place, seed in enumerate(seeds)])
         shape = batch["latents"].shape[1:]
         batch["noise"] = torch.stack(
             [torch.randn(shape, generator=generator_for(seed, "noise")) for seed in seeds]
@@ -93,13 +96,24 @@ class TinyOrbitRecipe:
         )
         return batch
 
+    def _variant(self, rows: Samples, place: int, seed: int) -> Samples:
+        generator = generator_for(seed, "variant")
+        variant = draw_variant(generator)
+        front = int(chance(generator, self.config.turned))
+        return {
+            "latents": variant.of_ring(rows["latents"][place]),
+            "condition": variant.of_frames(rows["conditions"][place, front]),
+            "picture": normalise(variant.of_frames(rows["pictures"][place, front]).float()),
+            "elevation_degrees": rows["elevation_degrees"][place],
+        }
+
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """The squared error of v, as in both official stages."""
         clean = batch["latents"].float()
         count, frames = clean.shape[:2]
         told = batch["told"].to(clean)
         with plain_attention(clean.device):
-            token = embed_prepared(self.model.image_encoder, batch["picture"].float())
+            token = embed_prepared(self.model.image_encoder, batch["picture"])
             condition = Conditioning(
                 (token * told[:, None])[:, None],
                 orbit_vector(

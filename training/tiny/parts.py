@@ -12,6 +12,7 @@ LARGEST = 15_000_000  # bytes of a part
 _LIST = "parts.json"
 _MADE_AGAIN = (
     "data",
+    "fronts",
     "latents",
     "coarse",
     "told",

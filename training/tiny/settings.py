@@ -18,7 +18,7 @@ class TinyData:
     """The table [data]: which toys are drawn, at which sides; all from the front, one ring each.
 
     orbit_size, refiner_size: S of each stage, multiples of 64; the second is twice the first.
-    orbits: rings that stage 1 learns from, and `variants`: in how many colourings and mirrorings.
+    orbits: rings that stage 1 learns from.
     vae_rings: of these, what the autoencoder learns from, the first ones.
     refined: rings at the refiner's side. depth: rings with depth maps. shown: for the log.
     shard: rings in a file of latents, which must divide `orbits`; refined_shard likewise.
@@ -28,7 +28,6 @@ class TinyData:
     orbit_size: int = 128
     refiner_size: int = 256
     orbits: int = 6000
-    variants: int = 3
     vae_rings: int = 600
     refined: int = 400
     depth: int = 200

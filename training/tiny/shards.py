@@ -6,7 +6,7 @@ shard, each in an order of its own; so a second process may still be making the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -53,8 +53,7 @@ class Shards:
 
     def batch(self, seed: int, places: range) -> Samples:
         """The samples at these places of the endless row, stacked."""
-        rows = [self._row(seed, place) for place in places]
-        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        return stack([self._row(seed, place) for place in places])
 
     def _row(self, seed: int, place: int) -> Samples:
         block, rest = divmod(place, self.length)
@@ -67,3 +66,8 @@ class Shards:
         """A shard's samples, made if need be."""
         self.ensure(number)
         return load_file(self.path(number))
+
+
+def stack(rows: Sequence[Samples]) -> Samples:
+    """Single samples as a batch."""
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}

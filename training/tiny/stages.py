@@ -1,9 +1,9 @@
 """The recipe's stages in their order: what each needs, does and leaves behind.
 
-A state folder holds `data/` (toys), `latents/`, `coarse/`, `told/`, `refined/` (samples), `vae/`,
-`orbit/`, `decoder/`, `depth/`, `refiner/`, `refiner_decoder/` (runs of the engine) and a
-`<stage>.safetensors` for each network that is done. What is there is not done again, so the whole
-may be stopped at any time.
+A state folder holds `data/` and `fronts/` (toys), `latents/`, `coarse/`, `told/`, `refined/`
+(samples), `vae/`, `orbit/`, `decoder/`, `depth/`, `refiner/`, `refiner_decoder/` (runs of the
+engine) and a `<stage>.safetensors` for each network that is done. What is there is not done again,
+so the whole may be stopped at any time.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from . import data
 from .coarse_orbits import coarse_latents, coarse_orbits, refined_latents
 from .decoder_recipe import DecoderRecipe
 from .depth_recipe import DepthRecipe
+from .fronts import fronts
 from .latent_orbits import latent_orbits
 from .networks import build
 from .orbit_recipe import TinyOrbitRecipe
@@ -68,6 +69,7 @@ class Tiny:
         """By their names, in order."""
         return {
             "data": self.draw,
+            "fronts": self.draw_fronts,
             "vae": self.train_vae,
             "latents": self.make_latents,
             "orbit": self.train_orbit,
@@ -86,6 +88,10 @@ class Tiny:
             data.draw(each, self._data, self.settings.data.workers, self.clock.up)
             for each in data.folders(self.settings.data).values()
         )
+
+    def draw_fronts(self) -> bool:
+        """Render the fronts at other elevations."""
+        return self._make(self._fronts())
 
     def train_vae(self) -> bool:
         """The autoencoder, whose latents then get unit variance."""
@@ -187,12 +193,17 @@ class Tiny:
     def _rings(self, name: str, size: int, most: int | None = None) -> OrbitDataset:
         return data.dataset(data.folders(self.settings.data)[name], self._data, size, most)
 
+    def _fronts(self) -> Shards:
+        drawn, length = data.folders(self.settings.data)["orbits"], self.settings.data.shard
+        seeds = range(drawn.first, drawn.first + drawn.count)
+        return fronts(self.state / "fronts", seeds, drawn.plan, length, self.settings.seed)
+
     def _latents(self) -> Shards:
         told = self.settings.data
         rings = self._rings("orbits", told.orbit_size)
         folder = self.state / "latents"
         vae = self._done("vae").to(self._device)
-        return latent_orbits(folder, vae, rings, told.variants, told.shard, self.settings.seed)
+        return latent_orbits(folder, vae, rings, self._fronts(), told.shard, self.settings.seed)
 
     def _coarse(self) -> Shards:
         told = self.settings.data

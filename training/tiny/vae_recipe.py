@@ -1,4 +1,4 @@
-"""The autoencoder's training: frames of toys, by pixels alone."""
+"""The autoencoder's training: frames of toys, by pixels and by what latents should be."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from hi3d_core.networks.vae import LATENT_SCALE, decode, encode_moments
 from ..dataset import OrbitDataset, to_network_range
 from ..seeding import generator_for, sample_seed, share_of
 from ..video_recipe import to_pictures
-from .colours import swap_colours
+from .colours import COLOURS, draw_variant
+
+_CELL = 8  # pixels a side that a latent covers
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class VaeRecipeConfig:
     squared, chroma, divergence: weights of the squared error, of that of the colours less their
     grey, and of the posterior's divergence, beside 1 of the absolute error. Without chroma the
     first thousand steps learn a grey picture.
+    tied: weight of the first three latent channels' squared distance from the picture, averaged
+    over the pixels that a latent covers. So colours pass as they are, and what an error in a latent
+    does to the picture is known: a UNet's grain does not turn into false colours.
     """
 
     seed: int = 0
@@ -36,6 +41,7 @@ class VaeRecipeConfig:
     squared: float = 2.0
     chroma: float = 8.0
     divergence: float = 2e-5
+    tied: float = 4.0
 
 
 class VaeRecipe:
@@ -49,14 +55,18 @@ class VaeRecipe:
         return self.vae
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Any]:
-        """frames: (N, 3, S, S) uint8. noise: like them, normal. latent_noise: of the posterior."""
+        """frames: (N, 3, S, S) uint8. noise: like them, normal. latent_noise: of the posterior.
+
+        variants: N, in which the latents are decoded.
+        """
         parts: dict[str, list[Tensor]] = {"frames": [], "noise": [], "latent_noise": []}
+        variants = []
         for place in share_of(self.config.rings, rank, world):
             generator = generator_for(sample_seed(self.config.seed, step, place), "frames")
             ring = self.dataset.draw(generator).frames
             chosen = torch.randperm(len(ring), generator=generator)[: self.config.frames]
-            frames = swap_colours(ring[chosen], generator)
-            side = frames.shape[-1] // 8
+            frames = draw_variant(generator).of_frames(ring[chosen])
+            side = frames.shape[-1] // _CELL
             noisy = torch.rand(len(frames), 1, 1, 1, generator=generator) < 0.5
             noise = torch.randn(frames.shape, generator=generator) * noisy * self.config.noise
             parts["frames"].append(frames)
@@ -64,7 +74,10 @@ class VaeRecipe:
             parts["latent_noise"].append(
                 torch.randn(len(frames), 4, side, side, generator=generator)
             )
-        return {name: torch.cat(tensors) for name, tensors in parts.items()}
+            variants += [draw_variant(generator) for _ in frames]
+        return {name: torch.cat(tensors) for name, tensors in parts.items()} | {
+            "variants": variants
+        }
 
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """See `VaeRecipeConfig`."""
@@ -72,6 +85,16 @@ class VaeRecipe:
         posterior = self.vae.encode(clean + batch["noise"]).latent_dist
         mean, log_variance = posterior.mean.float(), posterior.logvar.float()
         latents = mean + torch.exp(0.5 * log_variance) * batch["latent_noise"]
+        pooled = functional.avg_pool2d(clean, _CELL)
+        tied = functional.mse_loss(mean[:, :COLOURS], pooled)
+        # What is done to latents shall be done to the picture: see colours.py.
+        variants = batch["variants"]
+        latents, clean = (
+            torch.stack(
+                [variant.of_frames(one) for variant, one in zip(variants, each, strict=True)]
+            )
+            for each in (latents, clean)
+        )
         decoded = self.vae.decode(latents).sample.float()
         absolute = functional.l1_loss(decoded, clean)
         squared = functional.mse_loss(decoded, clean)
@@ -80,12 +103,13 @@ class VaeRecipe:
         chroma = (error - error.mean(dim=1, keepdim=True)).square().mean()
         weights = self.config
         loss = absolute + weights.squared * squared + weights.chroma * chroma
-        loss = loss + weights.divergence * divergence
+        loss = loss + weights.divergence * divergence + weights.tied * tied
         terms = {
             "absolute": absolute,
             "squared": squared,
             "chroma": chroma,
             "divergence": divergence,
+            "tied": tied,
         }
         return loss, {name: float(term.detach()) for name, term in terms.items()}
 
@@ -108,11 +132,15 @@ def standardise(vae: AutoencoderKL, latents: Tensor) -> None:
 
     latents: (N, 4, h, w), posterior means. The pictures that come out stay the same: what the
     encoder's last layer gains, the decoder's first one undoes. The stages multiply by 0.18215,
-    and their noise levels suppose unit variance.
+    and their noise levels suppose unit variance. The three colours are changed alike, so that they
+    may still be exchanged, and their variance is 1 on average.
     """
     channels = latents.shape[1]
     mean = latents.mean(dim=(0, 2, 3))
-    factor = 1 / (latents.std(dim=(0, 2, 3)) * LATENT_SCALE)
+    variance = latents.var(dim=(0, 2, 3))
+    for each in (mean, variance):
+        each[:COLOURS] = each[:COLOURS].mean()
+    factor = 1 / (variance.sqrt() * LATENT_SCALE)
     quant, post = vae.quant_conv, vae.post_quant_conv
     quant.weight[:channels] *= factor[:, None, None, None]
     quant.bias[:channels] = (quant.bias[:channels] - mean) * factor
