@@ -12,6 +12,7 @@ from hi3d_core.datatypes import Mesh
 from hi3d_core.networks.image_encoder import normalise
 from hi3d_core.networks.vae import LATENT_SCALE, VaeConfig, build_vae, decode, encode_moments
 from hi3d_core.networks.video_unet import VideoUNetConfig, build_video_unet
+from hi3d_core.refine import depth_channels
 from hi3d_core.render import render_mesh
 from training.rendering.plan import Plan
 from training.tiny import parts
@@ -19,6 +20,7 @@ from training.tiny.attention import plain_attention, train_by_short_way
 from training.tiny.colours import Variant, draw_variant
 from training.tiny.fronts import fronts
 from training.tiny.orbit_recipe import TinyOrbitConfig, TinyOrbitRecipe
+from training.tiny.refiner_recipe import changed
 from training.tiny.sampling import Sampling
 from training.tiny.settings import TinyData
 from training.tiny.shards import Shards
@@ -153,6 +155,35 @@ VARIANTS = [
     for order in itertools.permutations(range(3))
     for mirrored in (False, True)
 ]
+
+
+def test_refiners_variants_are_those_of_a_mirrored_and_recoloured_orbit():
+    raw = torch.rand(16, 12, 12)
+    ring = {
+        "latents": torch.rand(16, 4, 4, 4),
+        "coarse": torch.rand(16, 4, 4, 4),
+        "picture": torch.rand(3, 6, 6),
+    }
+    rows = {
+        "latents": ring["latents"][None],
+        "concat": torch.cat([depth_channels(raw, 4, 4), ring["coarse"]], dim=1)[None],
+        "picture": ring["picture"][None],
+        "vector": torch.rand(1, 5),
+    }
+    seen = set()
+    for seed in range(40):
+        row = changed(rows, 0, seed)
+        (variant,) = (
+            each for each in VARIANTS if torch.equal(row["latents"], each.of_ring(ring["latents"]))
+        )
+        seen.add(variant)
+        mirror = Variant((0, 1, 2), variant.mirrored)
+        depths = depth_channels(mirror.of_ring(raw[:, None].expand(-1, 3, -1, -1))[:, 0], 4, 4)
+        coarse = variant.of_ring(ring["coarse"])
+        assert torch.allclose(row["concat"], torch.cat([depths, coarse], dim=1), atol=1e-6)
+        assert torch.equal(row["picture"], normalise(variant.of_frames(ring["picture"])))
+        assert torch.equal(row["vector"], rows["vector"][0])
+    assert len(seen) > 8
 
 
 def test_other_fronts_show_the_same_toys_from_the_front(tmp_path):

@@ -8,6 +8,12 @@ import torch
 from torch import Tensor
 
 from hi3d_core.conditioning import Conditioning
+from hi3d_core.networks.image_encoder import (
+    embed_prepared,
+    normalise,
+    picture_size,
+    resize_image,
+)
 from hi3d_core.networks.vae import LATENT_SCALE
 from hi3d_core.orbit import OrbitConfig, orbit_conditioning
 from hi3d_core.refine import RefineConfig, enlarge, refiner_conditioning
@@ -62,8 +68,8 @@ def coarse_orbits(
 
     orbit: whose decoder makes frames of `coarse`. refiner: for its autoencoder, image encoder and
     depth network. dataset: the same rings at the refiner's side.
-    A sample: "latents" (F, 4, h, w), "concat" (F, 13, h, w), "context" (1, D) float16, and "vector"
-    (A,).
+    A sample: "latents" (F, 4, h, w), "concat" (F, 13, h, w), "picture" (3, P, P), the front in
+    [-1, 1], float16, and "vector" (A,).
     """
 
     def make(number: int) -> Samples:
@@ -94,8 +100,11 @@ def refined_latents(
         made = []
         with torch.autocast(device_of(refiner.unet).type, torch.bfloat16):
             for row in range(told.length):
+                token = embed_prepared(
+                    refiner.image_encoder, normalise(rows["picture"][row].float()[None])
+                )
                 condition = Conditioning(
-                    rows["context"][row].float()[None],
+                    token.cpu().float()[None],
                     rows["vector"][row][None],
                     rows["concat"][row].float(),
                 )
@@ -155,7 +164,7 @@ def _told(
     clean, _ = encode_frames(refiner.vae, true, _OPTIONS)
     return {
         "latents": (clean * LATENT_SCALE).half(),
-        "context": condition.context[0].half(),
+        "picture": resize_image(images[:1], picture_size(refiner.image_encoder))[0].half(),
         "vector": condition.vector[0],
         "concat": condition.concat.half(),
     }

@@ -24,6 +24,7 @@ from ..weights_naming import metadata_of, state_of
 from .attention import plain_attention, train_by_short_way
 from .colours import draw_variant
 from .latent_orbits import COND_AUG
+from .noise import noise_for
 from .sampling import Sampling
 from .shards import Samples, Shards, stack
 
@@ -84,17 +85,8 @@ class TinyOrbitRecipe:
         rows = self.shards.batch(self.config.seed, range(first + share.start, first + share.stop))
         seeds = [sample_seed(self.config.seed, step, place) for place in share]
         batch = stack([self._variant(rows, place, seed) for place, seed in enumerate(seeds)])
-        shape = batch["latents"].shape[1:]
-        batch["noise"] = torch.stack(
-            [torch.randn(shape, generator=generator_for(seed, "noise")) for seed in seeds]
-        )
-        batch["sigma"] = torch.cat(
-            [self._sigma.draw(generator_for(seed, "sigma")) for seed in seeds]
-        )
-        batch["told"] = torch.tensor(
-            [not chance(generator_for(seed, "dropout"), self.config.dropped) for seed in seeds]
-        )
-        return batch
+        told = [not chance(generator_for(seed, "dropout"), self.config.dropped) for seed in seeds]
+        return {**batch, **noise_for(batch, seeds, self._sigma), "told": torch.tensor(told)}
 
     def _variant(self, rows: Samples, place: int, seed: int) -> Samples:
         generator = generator_for(seed, "variant")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hi3d_core.conditioning import Conditioning
+from hi3d_core.networks.image_encoder import embed_prepared, normalise
 from hi3d_core.video_model import VideoModel
 
 from ..losses import predict
@@ -16,8 +17,12 @@ from ..noise_levels import LogNormal
 from ..seeding import generator_for, sample_seed, share_of
 from ..weights_naming import metadata_of, state_of
 from .attention import train_by_short_way
+from .colours import Variant, draw_variant
+from .noise import noise_for
 from .sampling import Sampling
-from .shards import Shards
+from .shards import Samples, Shards, stack
+
+_MIRRORED_CELL = [2, 1, 0, 5, 4, 3, 8, 7, 6]  # a latent's 3 x 3 depths, row by row, left for right
 
 
 @dataclass(frozen=True)
@@ -59,29 +64,27 @@ class TinyRefinerRecipe:
         return self.model.unet
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Any]:
-        """Rows of the shards, and for each orbit its noise and its level."""
+        """Variants of the shards' rows, each with its noise and its level."""
         share = share_of(self.config.batch_size, rank, world)
         first = step * self.config.batch_size
-        batch: dict[str, Any] = self.shards.batch(
-            self.config.seed, range(first + share.start, first + share.stop)
-        )
+        rows = self.shards.batch(self.config.seed, range(first + share.start, first + share.stop))
         seeds = [sample_seed(self.config.seed, step, place) for place in share]
-        shape = batch["latents"].shape[1:]
-        batch["noise"] = torch.stack(
-            [torch.randn(shape, generator=generator_for(seed, "noise")) for seed in seeds]
-        )
-        batch["sigma"] = torch.cat(
-            [self._sigma.draw(generator_for(seed, "sigma")) for seed in seeds]
-        )
-        return batch
+        batch = stack([changed(rows, place, seed) for place, seed in enumerate(seeds)])
+        return {**batch, **noise_for(batch, seeds, self._sigma)}
 
     def loss(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """The squared error of v, as in both official stages."""
-        condition = Conditioning(batch["context"].float(), batch["vector"], batch["concat"].float())
+        with torch.no_grad():
+            token = embed_prepared(self.model.image_encoder, batch["picture"])
+        condition = Conditioning(token.float()[:, None], batch["vector"], batch["concat"].float())
         clean = batch["latents"].float()
         prediction = predict(self.model.unet, clean, batch["noise"], batch["sigma"], condition)
         loss = prediction.loss
         return loss, {"v": float(loss.detach())}
+
+    def place(self, device: torch.device) -> None:
+        """The image encoder stays as stage 1 taught it."""
+        self.model.image_encoder.requires_grad_(False).to(device)
 
     def samples(self) -> None:
         """No pictures."""
@@ -93,3 +96,18 @@ class TinyRefinerRecipe:
     def metadata(self) -> dict[str, str]:
         """As the loader reads it."""
         return metadata_of(self.model) | self.sampling.metadata(self.size)
+
+
+def changed(rows: Samples, place: int, seed: int) -> Samples:
+    """One of the rows of `coarse_orbits` in a variant, its picture made ready for the encoder."""
+    variant = draw_variant(generator_for(seed, "variant"))
+    depths, coarse = rows["concat"][place].split((len(_MIRRORED_CELL), 4), dim=1)
+    plain = Variant((0, 1, 2), variant.mirrored)
+    if variant.mirrored:
+        depths = depths[:, _MIRRORED_CELL]
+    return {
+        "latents": variant.of_ring(rows["latents"][place]),
+        "concat": torch.cat([plain.of_ring(depths), variant.of_ring(coarse)], dim=1),
+        "picture": normalise(variant.of_frames(rows["picture"][place]).float()),
+        "vector": rows["vector"][place],
+    }
