@@ -24,12 +24,13 @@ from typing import Any
 if __package__ in (None, ""):  # run as a file: find the packages beside this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import hi3d_core.patient_threads  # noqa: F401  # isort: skip
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-import hi3d_core.patient_threads  # noqa: F401 - before torch
 from hi3d_core.atomic_file import replacing
 from hi3d_core.contact_sheet import contact_sheet
 from hi3d_core.export.checks import to_bytes
