@@ -11,6 +11,7 @@ from hi3d_core.networks.vae import decode, encode_moments
 from hi3d_core.weights.load import load_video_model
 from training.tiny.measure import (
     draw_toy,
+    elevation_errors,
     novel,
     orbit_of,
     psnr,
@@ -92,6 +93,18 @@ def test_orbits_are_nearer_than_the_best_guess_and_begin_with_the_picture(orbit,
         fronts.append(float(psnr(made, toy.small)[0]))
     assert sum(gains) / len(gains) > 0.5
     assert sum(fronts) / len(fronts) > 16
+
+
+def test_elevation_is_listened_to(orbit):
+    """On average an orbit is nearest to the true one where the true elevation was told."""
+    sampling = told_sampling(FOLDER / "orbit.safetensors")
+    offsets = (-20.0, 0.0, 20.0)
+    found = []
+    for seed in range(HELD_OUT_SEEDS.start, HELD_OUT_SEEDS.start + 6):
+        toy = draw_toy(seed, elevation=15.0, sizes=(128, 16))
+        found.append(list(elevation_errors(toy, orbit, sampling, offsets).values()))
+    lower, true, higher = torch.tensor(found).mean(dim=0).tolist()
+    assert true > max(lower, higher) + 0.02
 
 
 def test_seeds_differ_more_behind_than_in_front(orbit, toys):
