@@ -3,7 +3,8 @@
     python benchmarks/bench_cost.py ../shared/eval/ccby_horse [--share 0.1] [--again]
 
 One thing is varied at a time: 8 to 64 views, pictures of 256² to 1024², one grid of 64 to 256
-nodes on the longest side. The views are exact renders of the object's gt.glb. Few iterations
+nodes on the longest side, whose hollows are not dug: that is done on the coarsest level, which is
+small whatever the last one is. The views are exact renders of the object's gt.glb. Few iterations
 (--share of the quality's), each run in a process of its own, after a warm-up; under 10 minutes
 on two idle cores. The exponent is the slope of log seconds over log size, by least squares: 1 is
 linear growth, 0 none. Resumable, like bench_reconstruction.py.

@@ -41,6 +41,9 @@ def with_pictures(config: ReconstructConfig, size: int) -> ReconstructConfig:
 
 
 def with_nodes(config: ReconstructConfig, nodes: int) -> ReconstructConfig:
-    """The same on one level alone, of `nodes` nodes on the longest side."""
+    """The same on one level alone, of `nodes` nodes on the longest side, without hollows.
+
+    Those are looked for on the coarsest level, which is small whatever the last one is.
+    """
     level = replace(config.surface.levels[-1], nodes=nodes)
-    return replace(config, surface=replace(config.surface, levels=(level,)))
+    return replace(config, surface=replace(config.surface, levels=(level,), cavity_rounds=0))
