@@ -202,7 +202,10 @@ def test_a_killed_run_leaves_no_part(picture, weights, tmp_path, stop):
     views, out = tmp_path / "views", picture.with_suffix(".glb")
     command = [sys.executable, "-m", "hi3d_core", *arguments(picture, weights)]
     command += ["--steps", "400", "--no-refine", "--views-dir", str(views)]
+    # What a shell starts in the background inherits that Ctrl-C is ignored; this process must not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     told = ""
     while "/417 " not in told:  # 1 condition, 400 steps, 16 frames
         character = process.stderr.read(1)
