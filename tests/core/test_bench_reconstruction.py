@@ -257,6 +257,8 @@ def test_shortened_settings_change_what_they_say_and_nothing_else():
     large = with_pictures(config, 1024)
     assert large.surface.levels[-1].picture == large.splat.size == 1024
     assert [level.nodes for level in with_nodes(config, 100).surface.levels] == [100]
+    assert config.surface.cavity_rounds > 0
+    assert with_nodes(config, 100).surface.cavity_rounds == 0
 
 
 def test_clock_adds_up_stages_of_one_name(monkeypatch):

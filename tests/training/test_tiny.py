@@ -75,7 +75,7 @@ def test_latents_that_are_colours_change_as_pictures_do():
         assert torch.allclose(of_changed, variant.of_ring(pooled), atol=1e-6)
 
 
-def test_autoencoder_is_taught_colours_and_their_exchange(tmp_path):
+def test_autoencoder_is_taught_colours_and_their_exchange():
     """One that passes averaged colours on and draws them as blocks, losing what is lost by that."""
     frames = (ring_of(training_toy(3, spacing=0.04), 64) * 255).round().to(torch.uint8)
     noise = torch.zeros(frames.shape)
