@@ -69,7 +69,8 @@ def settings_from_official(shapes: Shapes, head_channels: int = 64) -> VideoUNet
         ),
         head_channels=head_channels,
         layers_per_block=layers,
-        **_transformer_settings(shapes, "input_blocks.1.1."),
+        outer_attention=_has(shapes, "input_blocks.1.1."),
+        **_transformer_settings(shapes, "middle_block.1."),
     )
 
 
@@ -86,8 +87,13 @@ def settings_from_diffusers(shapes: Shapes, head_channels: int = 64) -> VideoUNe
         ),
         head_channels=head_channels,
         layers_per_block=count_indices(shapes, r"down_blocks\.0\.resnets\.(\d+)\."),
-        **_transformer_settings(shapes, "down_blocks.0.attentions.0."),
+        outer_attention=_has(shapes, "down_blocks.0.attentions.0."),
+        **_transformer_settings(shapes, "mid_block.attentions.0."),
     )
+
+
+def _has(shapes: Shapes, place: str) -> bool:
+    return any(name.startswith(place) for name in shapes)
 
 
 def _transformer_settings(shapes: Shapes, place: str) -> dict[str, int]:
@@ -117,7 +123,7 @@ def _input_tensors(settings: VideoUNetConfig) -> Pairs:
         for layer in range(settings.layers_per_block):
             official = f"input_blocks.{number}."
             yield from _residual(f"{block}resnets.{layer}.", f"{official}0.", before != channels)
-            if level != last:
+            if _attends(settings, level):
                 yield from _attention(f"{block}attentions.{layer}.", f"{official}1.", settings)
             number, before = number + 1, channels
         if level != last:
@@ -135,11 +141,16 @@ def _output_tensors(settings: VideoUNetConfig) -> Pairs:
             official = f"output_blocks.{level * layers + layer}."
             # Skip connections are laid beside the input, so it always has too many channels.
             yield from _residual(f"{block}resnets.{layer}.", f"{official}0.", shortcut=True)
-            if level != 0:
+            if attends := _attends(settings, last - level):
                 yield from _attention(f"{block}attentions.{layer}.", f"{official}1.", settings)
         if level != last:
-            place = f"output_blocks.{level * layers + layers - 1}.{1 if level == 0 else 2}"
+            place = f"output_blocks.{level * layers + layers - 1}.{2 if attends else 1}"
             yield from _weight_and_bias(f"{block}upsamplers.0.conv", f"{place}.conv")
+
+
+def _attends(settings: VideoUNetConfig, level: int) -> bool:
+    """Whether a level, 0 the outermost, has transformers."""
+    return settings.outer_attention if level == 0 else level < len(settings.block_channels) - 1
 
 
 def _residual(ours: str, official: str, shortcut: bool) -> Pairs:

@@ -42,6 +42,7 @@ OTHERS = (
     TINY,
     dataclasses.replace(TINY, block_channels=(32, 32, 64), layers_per_block=1),
     dataclasses.replace(TINY, block_channels=(64, 32), layers_per_block=3, transformer_layers=2),
+    dataclasses.replace(TINY, block_channels=(32, 32, 64), outer_attention=False),
 )
 
 
@@ -396,6 +397,25 @@ class TestChunks:
     def test_there_is_at_least_one_part(self, unet):
         with pytest.raises(ValueError, match="parts is 0, expected at least 1"):
             chunk_feed_forward(unet, 0)
+
+
+class TestOuterAttention:
+    def test_the_outermost_level_can_do_without(self):
+        settings = dataclasses.replace(TINY, block_channels=(32, 32, 64), outer_attention=False)
+        unet = randomize(build_video_unet(settings))
+        down, up = unet.down_blocks, unet.up_blocks
+        attends = [
+            any(isinstance(module, video_unet.Attention) for module in block.modules())
+            for block in (*down, unet.mid_block, *up)
+        ]
+        assert attends == [False, True, False, True, False, True, False]
+        inputs, reuse = example(), FeatureReuse(2)
+        first = run(unet, inputs, reuse=reuse)
+        calls, hooks = deep_calls(unet)
+        assert difference(run(unet, inputs, reuse=reuse), first) < 2e-6
+        assert calls == {"middle": 0, "down": 0, "outer": 1}
+        for hook in hooks:
+            hook.remove()
 
 
 class TestSettings:

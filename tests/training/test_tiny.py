@@ -9,16 +9,20 @@ import torch
 from safetensors.torch import load_file
 
 from hi3d_core.datatypes import Mesh
-from hi3d_core.networks.image_encoder import normalise
+from hi3d_core.networks.image_encoder import normalise, resize_image
 from hi3d_core.networks.vae import LATENT_SCALE, VaeConfig, build_vae, decode, encode_moments
 from hi3d_core.networks.video_unet import VideoUNetConfig, build_video_unet
 from hi3d_core.refine import depth_channels
 from hi3d_core.render import render_mesh
+from training.dataset import OrbitDataset, to_network_range
+from training.render_dataset import render_dataset
 from training.rendering.plan import Plan
 from training.tiny import parts
 from training.tiny.attention import plain_attention, train_by_short_way
 from training.tiny.colours import Variant, draw_variant
+from training.tiny.depth_recipe import DepthRecipe, DepthRecipeConfig
 from training.tiny.fronts import fronts
+from training.tiny.latent_orbits import encode_orbit
 from training.tiny.orbit_recipe import TinyOrbitConfig, TinyOrbitRecipe
 from training.tiny.refiner_recipe import changed
 from training.tiny.sampling import Sampling
@@ -201,6 +205,50 @@ def test_other_fronts_show_the_same_toys_from_the_front(tmp_path):
         best = torch.stack(errors)
         assert best.argmin() % 16 == 0  # azimuth 0
         assert best.min() < 2e-3
+
+
+def test_depths_are_mirrored_with_their_pictures(tmp_path):
+    plan = Plan(elevations=None, size=64, supersample=2, geometry=True, toy_spacing=0.04)
+    render_dataset("toys:11-11", tmp_path / "toys", plan, workers=1)
+    dataset = OrbitDataset(tmp_path / "toys", 64, resolution=64)
+    config = DepthRecipeConfig(rings=1, frames=16, noise=0.0, blur=0.0)
+    recipe = DepthRecipe(torch.nn.Linear(1, 1), dataset, plan.depth_scale, config)
+    batch = recipe.batch(0, 0, 1)
+    shown = (batch["images"] < 0.98).any(dim=1)  # not white
+    known = batch["inverse"] > 0
+    apart = (shown != known).float().mean(dim=(1, 2))
+    beside = (shown != known.flip(-1)).float().mean(dim=(1, 2))
+    assert apart.max() < 0.03
+    assert beside.max() > 0.06  # the toy is not its own mirror image
+    distances = 1 / batch["inverse"][known]
+    assert 1.0 < distances.min() < distances.max() < 2.0  # 1.5 from the middle of a unit cube
+
+
+def test_own_front_comes_before_that_of_another_elevation(tmp_path):
+    plan = Plan(elevations=(0.0,), size=64, supersample=2, geometry=False, toy_spacing=0.04)
+    render_dataset("toys:11-11", tmp_path / "toys", plan, workers=1)
+    dataset = OrbitDataset(tmp_path / "toys", 64, resolution=64)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae = build_vae(VaeConfig(channels=(32, 32, 32, 32), layers_per_block=1)).eval()
+    other = Plan(size=64).cameras((40.0,))[:1]
+    mesh = training_toy(11, spacing=0.04)
+    other = (render_mesh(mesh, other, supersample=2).images[0] * 255).permute(2, 0, 1).byte()
+    row = encode_orbit(vae, dataset, 0, other, torch.Generator().manual_seed(0))
+    ring = dataset.read(0, 0).frames
+    pictures = to_network_range(torch.stack([ring[0], other]))
+    assert torch.equal(row["pictures"], resize_image(pictures, 64).half())
+    with torch.no_grad():
+        exact, _ = encode_moments(vae, to_network_range(torch.cat([ring, other[None]])), 17)
+    assert row["latents"].shape == (16, 4, 8, 8)
+    scale = exact.std()
+    assert (row["latents"] / LATENT_SCALE - exact[:16]).abs().mean() < 0.05 * scale
+    to_own, to_other = (
+        (row["conditions"] - exact[number]).abs().mean(dim=(1, 2, 3)) for number in (0, 16)
+    )
+    assert to_own[0] < 0.5 * to_own[1]
+    assert to_other[1] < 0.5 * to_other[0]
+    assert row["elevation_degrees"] == 0.0
 
 
 def test_standardised_latents_have_unit_variance_and_pictures_stay():

@@ -30,11 +30,12 @@ NETWORKS = {
     "refiner": VideoUNetConfig(
         in_channels=17,
         vector_channels=512,
-        block_channels=(32, 32, 64),
+        block_channels=(32, 32, 96, 128),  # one level around stage 1's
         head_channels=_HEAD,
         context_channels=_TOKEN,
         layers_per_block=1,
         norm_groups=_GROUPS,
+        outer_attention=False,
     ),
     "depth": DepthConfig(
         width=64,

@@ -16,7 +16,7 @@ from ..losses import predict
 from ..noise_levels import LogNormal
 from ..seeding import generator_for, sample_seed, share_of
 from ..weights_naming import metadata_of, state_of
-from .attention import train_by_short_way
+from .attention import plain_attention, train_by_short_way
 from .colours import Variant, draw_variant
 from .noise import noise_for
 from .sampling import Sampling
@@ -78,7 +78,8 @@ class TinyRefinerRecipe:
             token = embed_prepared(self.model.image_encoder, batch["picture"])
         condition = Conditioning(token.float()[:, None], batch["vector"], batch["concat"].float())
         clean = batch["latents"].float()
-        prediction = predict(self.model.unet, clean, batch["noise"], batch["sigma"], condition)
+        with plain_attention(clean.device):
+            prediction = predict(self.model.unet, clean, batch["noise"], batch["sigma"], condition)
         loss = prediction.loss
         return loss, {"v": float(loss.detach())}
 
