@@ -69,6 +69,10 @@ class VideoUNetConfig:
                     f"32 and of head_channels, {self.head_channels}"
                 )
 
+    def attends(self, level: int) -> bool:
+        """Whether a level, 0 the outermost, has transformers. The innermost never has."""
+        return self.outer_attention if level == 0 else level < len(self.block_channels) - 1
+
 
 ORBIT_UNET = VideoUNetConfig()
 REFINER_UNET = VideoUNetConfig(in_channels=17, vector_channels=512)
@@ -81,8 +85,7 @@ class VideoUNet(UNetSpatioTemporalConditionModel):
     """
 
     def __init__(self, settings: VideoUNetConfig) -> None:
-        # Whether each level has transformers, outermost first.
-        attends = [settings.outer_attention, *[True] * (len(settings.block_channels) - 2), False]
+        attends = [settings.attends(level) for level in range(len(settings.block_channels))]
         super().__init__(
             in_channels=settings.in_channels,
             out_channels=4,

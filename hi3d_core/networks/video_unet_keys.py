@@ -123,7 +123,7 @@ def _input_tensors(settings: VideoUNetConfig) -> Pairs:
         for layer in range(settings.layers_per_block):
             official = f"input_blocks.{number}."
             yield from _residual(f"{block}resnets.{layer}.", f"{official}0.", before != channels)
-            if _attends(settings, level):
+            if settings.attends(level):
                 yield from _attention(f"{block}attentions.{layer}.", f"{official}1.", settings)
             number, before = number + 1, channels
         if level != last:
@@ -141,16 +141,11 @@ def _output_tensors(settings: VideoUNetConfig) -> Pairs:
             official = f"output_blocks.{level * layers + layer}."
             # Skip connections are laid beside the input, so it always has too many channels.
             yield from _residual(f"{block}resnets.{layer}.", f"{official}0.", shortcut=True)
-            if attends := _attends(settings, last - level):
+            if attends := settings.attends(last - level):
                 yield from _attention(f"{block}attentions.{layer}.", f"{official}1.", settings)
         if level != last:
             place = f"output_blocks.{level * layers + layers - 1}.{2 if attends else 1}"
             yield from _weight_and_bias(f"{block}upsamplers.0.conv", f"{place}.conv")
-
-
-def _attends(settings: VideoUNetConfig, level: int) -> bool:
-    """Whether a level, 0 the outermost, has transformers."""
-    return settings.outer_attention if level == 0 else level < len(settings.block_channels) - 1
 
 
 def _residual(ours: str, official: str, shortcut: bool) -> Pairs:
