@@ -231,9 +231,9 @@ def test_own_front_comes_before_that_of_another_elevation(tmp_path):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         vae = build_vae(VaeConfig(channels=(32, 32, 32, 32), layers_per_block=1)).eval()
-    other = Plan(size=64).cameras((40.0,))[:1]
+    camera = Plan(size=64).cameras((40.0,))[:1]
     mesh = training_toy(11, spacing=0.04)
-    other = (render_mesh(mesh, other, supersample=2).images[0] * 255).permute(2, 0, 1).byte()
+    other = (render_mesh(mesh, camera, supersample=2).images[0] * 255).permute(2, 0, 1).byte()
     row = encode_orbit(vae, dataset, 0, other, torch.Generator().manual_seed(0))
     ring = dataset.read(0, 0).frames
     pictures = to_network_range(torch.stack([ring[0], other]))
