@@ -48,7 +48,8 @@ def _run(options: argparse.Namespace) -> str:
     if options.split is not None:
         return f"{split(options.state, options.split)} parts are in {options.split}"
     settings = read_config(options.config, TinySettings, options.set)
-    tiny = Tiny(settings, options.state, Clock(options.minutes))
+    clock = Clock(options.minutes)
+    tiny = Tiny(settings, options.state, clock, allow_changed=options.allow_changed)
     stages = tiny.stages()
     chosen = options.stages.split(",") if options.stages else list(stages)
     for name in chosen:
@@ -90,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--minutes", type=float, help="stop after so many; go on by the same command"
+    )
+    parser.add_argument(
+        "--allow-changed",
+        action="store_true",
+        help="go on with a stage although its settings (steps, rates) have changed",
     )
     parser.add_argument("--stages", help="only these, such as data,vae; others may run beside")
     parser.add_argument("--split", type=Path, help="cut the state into files below 16 MB there")

@@ -1,5 +1,6 @@
 """The small model's recipe: its pieces, and that slices of time change nothing."""
 
+import dataclasses
 import itertools
 import json
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from hi3d_core.networks.video_unet import VideoUNetConfig, build_video_unet
 from hi3d_core.refine import depth_channels
 from hi3d_core.render import render_mesh
 from training.dataset import OrbitDataset, to_network_range
+from training.engine.settings import OptimizerSettings, TrainSettings
 from training.render_dataset import render_dataset
 from training.rendering.plan import Plan
 from training.tiny import parts
@@ -24,10 +26,20 @@ from training.tiny.depth_recipe import DepthRecipe, DepthRecipeConfig
 from training.tiny.fronts import fronts
 from training.tiny.latent_orbits import encode_orbit
 from training.tiny.orbit_recipe import TinyOrbitConfig, TinyOrbitRecipe
+from training.tiny.pack import pack
 from training.tiny.refiner_recipe import changed
 from training.tiny.sampling import Sampling
-from training.tiny.settings import TinyData
+from training.tiny.settings import (
+    DecoderStage,
+    DepthStage,
+    OrbitStage,
+    RefinerStage,
+    TinyData,
+    TinySettings,
+    VaeStage,
+)
 from training.tiny.shards import Shards
+from training.tiny.stages import Tiny
 from training.tiny.vae_recipe import VaeRecipe, VaeRecipeConfig, standardise
 from training.toy_objects import training_toy
 
@@ -387,72 +399,130 @@ def test_shards_must_divide_the_rings():
         TinyData(orbits=10, shard=3)
 
 
+class Slices:
+    """A clock that stops every stage as soon as it has done one thing."""
+
+    minutes_left = 0.0
+
+    def __init__(self):
+        self.asked = 0
+
+    def up(self):
+        self.asked += 1
+        return self.asked > 1
+
+
+class Never:
+    minutes_left = None
+
+    def up(self):
+        return False
+
+
+def few_steps(**changed):
+    """Settings of the whole recipe that take seconds."""
+    stage = {"train": TrainSettings(steps=3, ema_decay=0.9, cpu=True, save_every=2)}
+    data = TinyData(
+        orbit_size=64,
+        refiner_size=128,
+        orbits=4,
+        vae_rings=2,
+        refined=2,
+        depth=2,
+        shown=1,
+        shard=2,
+        refined_shard=1,
+    )
+    stages = {
+        "vae": VaeStage(**stage),
+        "orbit": OrbitStage(**stage),
+        "depth": DepthStage(**stage),
+        "refiner": RefinerStage(**stage),
+        "refiner_decoder": DecoderStage(**stage),
+        "decoder": DecoderStage(**stage),
+    }
+    return TinySettings(**{"data": data, **stages, **changed})
+
+
+def run_all(settings, state, out, clock=Never):
+    """Every stage until it is done, then the two files; returns how often a stage was cut off."""
+    slices = 0
+    for name in Tiny(settings, state, clock()).stages():
+        while not Tiny(settings, state, clock()).stages()[name]():
+            slices += 1
+    pack(state, settings, out)
+    return slices
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """The two files of a recipe that was never interrupted."""
+    folder = tmp_path_factory.mktemp("tiny")
+    assert run_all(few_steps(), folder / "state", folder / "out") == 0
+    return folder / "out"
+
+
 @pytest.mark.slow
-def test_slices_of_time_change_no_bit(tmp_path):
-    from training.tiny.pack import pack
-    from training.tiny.settings import (
-        DecoderStage,
-        DepthStage,
-        OrbitStage,
-        RefinerStage,
-        TinySettings,
-        VaeStage,
-    )
-    from training.tiny.stages import Tiny
-
-    class Slices:
-        """A clock that stops every stage as soon as it has done one thing."""
-
-        minutes_left = 0.0
-
-        def __init__(self):
-            self.asked = 0
-
-        def up(self):
-            self.asked += 1
-            return self.asked > 1
-
-    class Never:
-        minutes_left = None
-
-        def up(self):
-            return False
-
-    train = {"steps": 3, "ema_decay": 0.9, "cpu": True, "save_every": 2}
-    from training.engine.settings import TrainSettings
-
-    stage = {"train": TrainSettings(**train)}
-    settings = TinySettings(
-        data=TinyData(
-            orbit_size=64,
-            refiner_size=128,
-            orbits=4,
-            vae_rings=2,
-            refined=2,
-            depth=2,
-            shown=1,
-            shard=2,
-            refined_shard=1,
-        ),
-        vae=VaeStage(**stage),
-        orbit=OrbitStage(**stage),
-        depth=DepthStage(**stage),
-        refiner=RefinerStage(**stage),
-        refiner_decoder=DecoderStage(**stage),
-        decoder=DecoderStage(**stage),
-    )
-    runs = []
-    for name, clock in (("whole", Never), ("sliced", Slices)):
-        state = tmp_path / name
-        slices = 0
-        for stage_name in Tiny(settings, state, clock()).stages():
-            while not Tiny(settings, state, clock()).stages()[stage_name]():
-                slices += 1
-        runs.append(slices)
-        pack(state, settings, tmp_path / f"{name}_out")
-    assert runs[0] == 0
-    assert runs[1] >= 4 * 2 + 3 + 1
+def test_slices_of_time_change_no_bit(packed, tmp_path):
+    assert run_all(few_steps(), tmp_path / "state", tmp_path / "out", Slices) >= 4 * 2 + 3 + 1
     for file in ("orbit.safetensors", "refiner.safetensors"):
-        one, other = (load_file(tmp_path / f"{name}_out" / file) for name in ("whole", "sliced"))
+        one, other = (load_file(folder / file) for folder in (packed, tmp_path / "out"))
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_a_finished_model_is_trained_further(packed, tmp_path):
+    settings = few_steps(begin=packed, seed=5)
+    gentle = OptimizerSettings(learning_rate=1e-6)
+    settings = dataclasses.replace(
+        settings,
+        data=dataclasses.replace(settings.data, first=50),
+        orbit=dataclasses.replace(settings.orbit, optimizer=gentle),
+        refiner=dataclasses.replace(settings.refiner, optimizer=gentle),
+    )
+    assert run_all(settings, tmp_path / "state", tmp_path / "out") == 0
+    toys = sorted(each.name for each in (tmp_path / "state/data/orbits/extras").iterdir())
+    assert toys == [f"toy-{seed:07d}" for seed in range(50, 54)]
+    for file, trained, kept in (
+        ("orbit.safetensors", ("unet.", "image_encoder."), ("vae.encoder.",)),
+        ("refiner.safetensors", ("unet.",), ("vae.encoder.", "depth.", "image_encoder.")),
+    ):
+        before, after = (load_file(folder / file) for folder in (packed, tmp_path / "out"))
+        assert before.keys() == after.keys()
+        for name in before:
+            if name.startswith(kept):
+                assert torch.equal(before[name], after[name]), name
+            elif name.startswith(trained):  # three steps of 1e-6, stored in half precision
+                near = torch.isclose(before[name], after[name], rtol=2e-3, atol=1e-5)
+                assert near.all(), name
+        weights = load_file(tmp_path / "state" / file)
+        assert any(
+            not torch.equal(weights[name], before[name].float())
+            for name in before
+            if name.startswith(trained)
+        )
+    log = json.loads((tmp_path / "out" / "training_log.json").read_text())
+    assert set(log["curves"]) == {"orbit", "decoder", "refiner", "refiner_decoder"}
+
+
+def test_beginning_needs_a_folder_with_both_files(tmp_path):
+    tiny = Tiny(few_steps(begin=tmp_path / "nowhere"), tmp_path / "state", Never())
+    with pytest.raises(ValueError, match=r"nowhere.*orbit.safetensors"):
+        tiny.train_vae()
+    assert not (tmp_path / "state" / "vae.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_stage_goes_on_with_other_settings_if_told_to(tmp_path):
+    state = tmp_path / "state"
+    assert Tiny(few_steps(), state, Never()).draw()
+    assert Tiny(few_steps(), state, Never()).train_vae()
+    longer = few_steps(vae=VaeStage(train=TrainSettings(steps=5, ema_decay=0.9, cpu=True)))
+    with pytest.raises(ValueError, match=r"train.steps: 3 -> 5[\s\S]*--allow-changed"):
+        Tiny(longer, state, Never()).train_vae()
+    assert Tiny(longer, state, Never(), allow_changed=True).train_vae()
+    lines = (state / "vae" / "log.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps[-1] == 5
+    assert steps == sorted(set(steps))  # nothing was trained twice

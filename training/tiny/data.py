@@ -40,9 +40,9 @@ def folders(data: TinyData) -> dict[str, Drawn]:
 
     depth_size = max(32, int(data.refiner_size / 2.6666 / 32) * 32)
     each = (
-        Drawn("orbits", 0, data.orbits, plan(data.orbit_size, 0.024)),
-        Drawn("refined", 100_000, data.refined, plan(data.refiner_size, 0.016)),
-        Drawn("depth", 200_000, data.depth, plan(depth_size, 0.024, geometry=True)),
+        Drawn("orbits", data.first, data.orbits, plan(data.orbit_size, 0.024)),
+        Drawn("refined", 100_000 + data.first, data.refined, plan(data.refiner_size, 0.016)),
+        Drawn("depth", 200_000 + data.first, data.depth, plan(depth_size, 0.024, geometry=True)),
         Drawn("shown", 900_000, data.shown, plan(data.refiner_size, 0.016)),
     )
     return {drawn.name: drawn for drawn in each}

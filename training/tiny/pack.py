@@ -68,10 +68,13 @@ def _half(name: str, tensor: Tensor) -> Tensor:
 
 
 def _curves(state: Path) -> dict[str, list[dict[str, Any]]]:
-    """Each stage's log, thinned out evenly; its last line stays."""
+    """The log of each stage that was trained, thinned out evenly; its last line stays."""
     curves = {}
     for stage in ("vae", "orbit", "decoder", "depth", "refiner", "refiner_decoder"):
-        lines = (state / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        log = state / stage / "log.jsonl"
+        if not log.exists():  # taken from an earlier model
+            continue
+        lines = log.read_text(encoding="utf-8").splitlines()
         every = max(1, len(lines) // _CURVE)
         kept = lines[::-1][::every][::-1]
         curves[stage] = [json.loads(line) for line in kept]

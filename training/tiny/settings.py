@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..engine.settings import EngineSettings
 from .decoder_recipe import DecoderRecipeConfig
@@ -17,6 +18,7 @@ from .vae_recipe import VaeRecipeConfig
 class TinyData:
     """The table [data]: which toys are drawn, at which sides; all from the front, one ring each.
 
+    first: seed of the first toy; other toys for a model that is trained further.
     orbit_size, refiner_size: S of each stage, multiples of 64; the second is twice the first.
     orbits: rings that stage 1 learns from.
     vae_rings: of these, what the autoencoder learns from, the first ones.
@@ -25,6 +27,7 @@ class TinyData:
     workers: processes that draw.
     """
 
+    first: int = 0
     orbit_size: int = 128
     refiner_size: int = 256
     orbits: int = 6000
@@ -84,9 +87,14 @@ class RefinerStage(EngineSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TinySettings:
-    """Everything. seed: of the networks' first weights; data and noise have their own."""
+    """Everything. seed: of the networks' first weights; data and noise have their own.
+
+    begin: a folder as `pack` writes it, to go on from: the autoencoder and the depth network are
+        taken from it as they are, both UNets and stage 1's image encoder are trained further.
+    """
 
     seed: int = 0
+    begin: Path | None = None
     data: TinyData = field(default_factory=TinyData)
     vae: VaeStage = field(default_factory=VaeStage)
     orbit: OrbitStage = field(default_factory=OrbitStage)

@@ -60,10 +60,16 @@ class Clock:
 
 
 class Tiny:
-    """One state folder and its settings. Every stage returns whether it is done."""
+    """One state folder and its settings. Every stage returns whether it is done.
 
-    def __init__(self, settings: TinySettings, state: Path, clock: Clock) -> None:
+    allow_changed: go on with a stage whose settings have changed, where they may.
+    """
+
+    def __init__(
+        self, settings: TinySettings, state: Path, clock: Clock, *, allow_changed: bool = False
+    ) -> None:
         self.settings, self.state, self.clock = settings, state, clock
+        self.allow_changed = allow_changed
 
     def stages(self) -> dict[str, Callable[[], bool]]:
         """By their names, in order."""
@@ -95,6 +101,9 @@ class Tiny:
 
     def train_vae(self) -> bool:
         """The autoencoder, whose latents then get unit variance."""
+        if self.settings.begin is not None:
+            self._keep("vae", self._begun("orbit").vae)
+            return True
         rings = self._rings("orbits", self.settings.data.orbit_size, self.settings.data.vae_rings)
         stage = self.settings.vae
         recipe = VaeRecipe(build("vae", self.settings.seed), rings, stage.recipe)
@@ -126,6 +135,9 @@ class Tiny:
 
     def train_depth(self) -> bool:
         """The depth network."""
+        if self.settings.begin is not None:
+            self._keep("depth", self._begun("refiner").depth)
+            return True
         drawn = data.folders(self.settings.data)["depth"]
         stage = self.settings.depth
         network = build("depth", self.settings.seed)
@@ -236,7 +248,9 @@ class Tiny:
         )
 
     def _new_model(self, stage: Stage) -> VideoModel:
-        """The stage's networks: those that are done, and a new UNet."""
+        """The stage's networks: those that are done, and a new UNet; or all as they were."""
+        if self.settings.begin is not None:
+            return self._begun(stage)
         seed = self.settings.seed
         vae, depth = self._done("vae"), None
         if stage == "orbit":
@@ -245,6 +259,11 @@ class Tiny:
             encoder = load_video_model(self.file("orbit"), "orbit").image_encoder
             depth = self._done("depth")
         return VideoModel(stage, build(stage, seed + 2), vae, vae, encoder, depth=depth)
+
+    def _begun(self, stage: Stage) -> VideoModel:
+        """The stage's networks as they were when training goes on from a finished model."""
+        assert self.settings.begin is not None
+        return load_video_model(self.settings.begin / f"{stage}.safetensors", stage)
 
     @property
     def _device(self) -> torch.device:
@@ -267,7 +286,14 @@ class Tiny:
         self, name: str, recipe: Recipe, stage: EngineSettings, finish: Callable[[Path], None]
     ) -> bool:
         folder = self.state / name
-        outcome = train(recipe, stage, folder, resume="can", minutes=self.clock.minutes_left)
+        outcome = train(
+            recipe,
+            stage,
+            folder,
+            resume="can",
+            allow_changed=self.allow_changed,
+            minutes=self.clock.minutes_left,
+        )
         if outcome.reason is not None:
             return False
         last = checkpoints_in(folder / CHECKPOINTS)[-1]
@@ -283,7 +309,9 @@ class Tiny:
             shards.ensure(number)
         return True
 
-    def _keep(self, name: str, network: torch.nn.Module) -> None:
+    def _keep(self, name: str, network: torch.nn.Module | None) -> None:
+        if network is None:
+            raise ValueError(f"{self.settings.begin} holds no {name} network: train from nothing")
         with replacing(self.file(name)) as temporary:
             save_file(network.state_dict(), temporary)
 
