@@ -52,9 +52,6 @@ class SurfaceConfig:
     final_rate: float = 0.3  # share of both left at a level's end
     sharpness: tuple[float, float] = (1.0, 8.0)  # of Phi, per voxel, first and last in a level;
     continued: float = 0.4  # of the last one, to begin with where a fit goes on from another
-    # Share of a level's iterations in which the last sharpness is reached. Blurred, a fit finds
-    # hollows, and wears edges down between the outlines that show them: sharp, it mends those.
-    sharpened: float = 0.5
     # Colour difference from which the loss grows linearly. Small, as the shading of plain, slightly
     # hollow places tells their shape by less than a hundredth.
     huber: float = 0.01
@@ -74,10 +71,6 @@ class SurfaceConfig:
     def __post_init__(self) -> None:
         if not self.levels:
             raise ValueError("SurfaceConfig.levels is empty: give at least one level")
-        if not 0 < self.sharpened <= 1:
-            raise ValueError(
-                f"SurfaceConfig.sharpened is {self.sharpened}: give a share above 0, at most 1"
-            )
 
 
 def fit_surface(
@@ -214,9 +207,7 @@ def _fit_level(
             backend.refresh(fit.alive)
             fit.alive()
         progress = iteration / max(iterations - 1, 1)
-        steepness = sharpness[0] * (sharpness[1] / sharpness[0]) ** min(
-            1.0, progress / config.sharpened
-        )
+        steepness = sharpness[0] * (sharpness[1] / sharpness[0]) ** progress
         decay = config.final_rate**progress
         batch = next(batches)
         loss = backend.add_rays(batch, steepness)

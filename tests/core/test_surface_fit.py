@@ -130,38 +130,6 @@ def test_no_levels_are_refused():
         SurfaceConfig(levels=())
 
 
-@pytest.mark.parametrize("share", [0.0, -0.5, 1.5, float("nan")])
-def test_a_share_of_iterations_that_is_none_is_refused(share):
-    with pytest.raises(ValueError, match="sharpened is"):
-        SurfaceConfig(sharpened=share)
-
-
-def test_a_level_begins_blurred_and_is_sharp_for_what_is_left(orbit, monkeypatch):
-    views, placement = orbit
-    seen = []
-
-    def recorded(*arguments):
-        backend = begin_fit(*arguments)
-        add_rays = backend.add_rays
-
-        def noted(batch, sharpness):
-            seen.append(sharpness)
-            return add_rays(batch, sharpness)
-
-        backend.add_rays = noted
-        return backend
-
-    begin_fit = fit.begin_fit
-    monkeypatch.setattr(fit, "begin_fit", recorded)
-    config = replace(SMALL, levels=(Level(24, 64, 21), Level(32, 64, 11)), cavity_rounds=0)
-    fit_surface(views, placement, replace(config, sharpened=0.5))
-    first, second = np.array(seen[:21]), np.array(seen[21:])
-    assert np.allclose(first[:11], 8 ** np.linspace(0, 1, 11))  # from 1 to 8, in equal ratios
-    assert np.allclose(first[11:], 8)
-    assert np.allclose(second[:6], 3.2 * 2.5 ** np.linspace(0, 1, 6))  # goes on from 0.4 of it
-    assert np.allclose(second[6:], 8)
-
-
 def test_views_in_between_never_carve_the_hull(orbit):
     # Two rendered views in between that show nothing: as given views they would empty the hull.
     views, placement = orbit
