@@ -504,6 +504,29 @@ def test_a_finished_model_is_trained_further(packed, tmp_path):
         )
     log = json.loads((tmp_path / "out" / "training_log.json").read_text())
     assert set(log["curves"]) == {"orbit", "decoder", "refiner", "refiner_decoder"}
+    assert log["began from"] == json.loads((packed / "training_log.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["orbit", "refiner"])
+def test_one_stage_alone_is_trained_further(stage, packed, tmp_path):
+    settings = few_steps(begin=packed, further=(stage,))
+    assert run_all(settings, tmp_path / "state", tmp_path / "out") == 0
+    for file in ("orbit", "refiner"):
+        before, after = (
+            load_file(folder / f"{file}.safetensors") for folder in (packed, tmp_path / "out")
+        )
+        assert before.keys() == after.keys()
+        same = all(torch.equal(before[name], after[name]) for name in before)
+        assert same == (file != stage)
+    drawn = {each.name for each in (tmp_path / "state" / "data").iterdir()}
+    assert drawn == ({"orbits", "refined", "shown"} if stage == "orbit" else {"refined"})
+
+
+@pytest.mark.parametrize("stages", [(), ("orbit",), ("refiner",)])
+def test_one_stage_alone_needs_a_model_to_begin_from(stages):
+    with pytest.raises(ValueError, match="further is"):
+        few_steps(further=stages)
 
 
 def test_beginning_needs_a_folder_with_both_files(tmp_path):

@@ -28,16 +28,23 @@ _CURVE = 200  # lines of a stage's log that are kept
 def pack(state: Path, settings: TinySettings, out: Path) -> None:
     """Write orbit.safetensors, refiner.safetensors and the training's log into a folder.
 
+    The log of the model that was begun from becomes a part of it.
     Raises ValueError for a file above 20 MB, or weights that float16 can't hold.
     """
     out.mkdir(parents=True, exist_ok=True)
+    earlier = None  # read before anything is written: it may be the same folder
+    if settings.begin is not None and (settings.begin / LOG).exists():
+        earlier = json.loads((settings.begin / LOG).read_text(encoding="utf-8"))
     told = {
         "orbit": settings.orbit.sampling.metadata(settings.data.orbit_size),
         "refiner": settings.refiner.sampling.metadata(settings.data.refiner_size),
     }
     sources: tuple[tuple[Stage, str], ...] = (("orbit", "decoder"), ("refiner", "refiner_decoder"))
     for stage, source in sources:
-        model = load_video_model(state / f"{source}.safetensors", stage)
+        file = state / f"{source}.safetensors"
+        if settings.begin is not None and stage not in settings.further:
+            file = settings.begin / f"{stage}.safetensors"
+        model = load_video_model(file, stage)
         target = out / f"{stage}.safetensors"
         tensors = {name: _half(name, each) for name, each in state_of(model).items()}
         pending = {
@@ -56,6 +63,8 @@ def pack(state: Path, settings: TinySettings, out: Path) -> None:
         "torch": torch.__version__,
     }
     log = {"settings": as_values(settings), "packed on": machine, "curves": _curves(state)}
+    if earlier is not None:
+        log["began from"] = earlier
     with replacing(out / LOG) as temporary:
         temporary.write_text(json.dumps(log, indent=1), encoding="utf-8")
 

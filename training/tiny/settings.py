@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hi3d_core.video_model import Stage
+
 from ..engine.settings import EngineSettings
 from .decoder_recipe import DecoderRecipeConfig
 from .depth_recipe import DepthRecipeConfig
@@ -90,11 +92,13 @@ class TinySettings:
     """Everything. seed: of the networks' first weights; data and noise have their own.
 
     begin: a folder as `pack` writes it, to go on from: the autoencoder and the depth network are
-        taken from it as they are, both UNets and stage 1's image encoder are trained further.
+        taken from it as they are, the UNets and stage 1's image encoder are trained further.
+    further: which stages are, then; the other one stays as it was.
     """
 
     seed: int = 0
     begin: Path | None = None
+    further: tuple[Stage, ...] = ("orbit", "refiner")
     data: TinyData = field(default_factory=TinyData)
     vae: VaeStage = field(default_factory=VaeStage)
     orbit: OrbitStage = field(default_factory=OrbitStage)
@@ -102,3 +106,11 @@ class TinySettings:
     depth: DepthStage = field(default_factory=DepthStage)
     refiner: RefinerStage = field(default_factory=RefinerStage)
     refiner_decoder: DecoderStage = field(default_factory=DecoderStage)
+
+    def __post_init__(self) -> None:
+        both = set(self.further) == {"orbit", "refiner"}
+        if not self.further or not (both or self.begin):
+            raise ValueError(
+                f"further is {', '.join(self.further) or 'empty'}: name a stage or both, and both "
+                "where nothing is given to begin from"
+            )

@@ -40,6 +40,10 @@ from .settings import TinySettings
 from .shards import Shards
 from .vae_recipe import VaeRecipe, standardise
 
+_OF_ONE_STAGE = {
+    "orbit": ("fronts", "latents"),  # training and decoder: begun ones are copied
+    "refiner": ("depth", "told", "refiner", "refined", "refiner_decoder"),
+}
 _SCALE_RINGS = 16  # rings that the latents' width is measured on
 
 
@@ -72,8 +76,8 @@ class Tiny:
         self.allow_changed = allow_changed
 
     def stages(self) -> dict[str, Callable[[], bool]]:
-        """By their names, in order."""
-        return {
+        """By their names, in order: those that the settings want."""
+        every = {
             "data": self.draw,
             "fronts": self.draw_fronts,
             "vae": self.train_vae,
@@ -87,12 +91,23 @@ class Tiny:
             "refined": self.make_refined,
             "refiner_decoder": self.train_refiner_decoder,
         }
+        unwanted = {
+            name
+            for stage, names in _OF_ONE_STAGE.items()
+            if stage not in self.settings.further
+            for name in names
+        }
+        return {name: run for name, run in every.items() if name not in unwanted}
 
     def draw(self) -> bool:
-        """Render all toys."""
+        """Render all toys that are wanted."""
+        unwanted = {"depth"} if self.settings.begin is not None else set()
+        if "orbit" not in self.settings.further:
+            unwanted |= {"orbits", "shown"}
         return all(
             data.draw(each, self._data, self.settings.data.workers, self.clock.up)
-            for each in data.folders(self.settings.data).values()
+            for name, each in data.folders(self.settings.data).items()
+            if name not in unwanted
         )
 
     def draw_fronts(self) -> bool:
@@ -126,6 +141,8 @@ class Tiny:
 
     def train_orbit(self) -> bool:
         """Stage 1's UNet, and the image encoder of both stages."""
+        if "orbit" not in self.settings.further:
+            return self._as_begun("orbit", "orbit")
         stage = self.settings.orbit
         shown = self._rings("shown", self.settings.data.orbit_size)
         recipe = TinyOrbitRecipe(
@@ -156,6 +173,8 @@ class Tiny:
 
     def train_decoder(self) -> bool:
         """Stage 1's decoder, once more, on what stage 1 makes; its weights are then complete."""
+        if "orbit" not in self.settings.further:
+            return self._as_begun("orbit", "decoder")
         stage = self.settings.decoder
         recipe = DecoderRecipe(
             load_video_model(self.file("orbit"), "orbit"),
@@ -264,6 +283,12 @@ class Tiny:
         """The stage's networks as they were when training goes on from a finished model."""
         assert self.settings.begin is not None
         return load_video_model(self.settings.begin / f"{stage}.safetensors", stage)
+
+    def _as_begun(self, stage: Stage, name: str) -> bool:
+        """A stage that stays as it was counts as done."""
+        assert self.settings.begin is not None
+        self._copied(name)(self.settings.begin / f"{stage}.safetensors")
+        return True
 
     @property
     def _device(self) -> torch.device:
