@@ -22,7 +22,8 @@ from training.tiny.measure import (
 from training.tiny.pack import LARGEST
 from training.toy_objects import HELD_OUT_SEEDS
 
-FOLDER = Path(__file__).parents[2] / "hi3d_core" / "models" / "tiny"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "hi3d_core" / "models" / "tiny"
 STAGES = ("orbit", "refiner")
 TOYS = range(HELD_OUT_SEEDS.start, HELD_OUT_SEEDS.start + 4)
 
@@ -66,9 +67,14 @@ def norms(network):
 def test_licence_and_log_are_beside():
     assert "MIT" in (FOLDER / "README.md").read_text(encoding="utf-8")
     log = json.loads((FOLDER / "training_log.json").read_text(encoding="utf-8"))
-    assert log["settings"]["seed"] == 0
-    for stage in ("vae", "orbit", "decoder", "depth", "refiner", "refiner_decoder"):
-        assert log["curves"][stage][-1]["step"] == log["settings"][stage]["train"]["steps"]
+    runs = [log, log["began from"]]  # trained further, and from nothing before
+    assert runs[0]["settings"]["begin"] == FOLDER.relative_to(ROOT).as_posix()
+    assert runs[1]["settings"]["seed"] == 0
+    stages = ["orbit", "decoder", "refiner", "refiner_decoder"]
+    for run, trained in zip(runs, (stages, ["vae", "depth", *stages]), strict=True):
+        assert set(run["curves"]) == set(trained)
+        for stage in trained:
+            assert run["curves"][stage][-1]["step"] == run["settings"][stage]["train"]["steps"]
 
 
 def test_autoencoder_gives_toys_roughly_back_that_it_never_saw(toys):
@@ -93,7 +99,7 @@ def test_orbits_are_nearer_than_the_best_guess_and_begin_with_the_picture(orbit,
         best = max(novel(guess, toy.small) for guess in guesses)
         gains.append(novel(made, toy.small) - best)
         fronts.append(float(psnr(made, toy.small)[0]))
-    assert sum(gains) / len(gains) > 2.5
+    assert sum(gains) / len(gains) > 3.3
     assert sum(fronts) / len(fronts) > 16
 
 
@@ -121,7 +127,7 @@ def test_elevation_is_listened_to(orbit):
         toy = draw_toy(seed, elevation=15.0, sizes=(128, 16))
         found.append(list(elevation_errors(toy, orbit, sampling, offsets).values()))
     lower, true, higher = torch.tensor(found).mean(dim=0).tolist()
-    assert true > max(lower, higher) + 0.02
+    assert true > max(lower, higher) + 0.2
 
 
 def test_seeds_differ_more_behind_than_in_front(orbit, toys):
