@@ -53,12 +53,15 @@ def unwrap(mesh: Mesh, texture_size: int = 2048, *, on_step: OnStep | None = Non
     packing.bilinear = True
     packing.texels_per_unit = texture_size * (_EXPECTED_USE / max(area, 1e-30)) ** 0.5
     atlas = xatlas.Atlas()
-    sources = []
+    # xatlas takes a part whose arrays have an earlier one's sizes and addresses for a copy of it:
+    # so none may be freed, and its memory used again, before all are added.
+    sources, kept = [], []
     for part in parts:
         progress.alive()
         source, corners, plane = _charts_of(vertices, faces[part], charts)
         atlas.add_uv_mesh(plane, corners)
         sources.append(source)
+        kept.append((plane, corners))
         progress.step()
     atlas.generate(xatlas.ChartOptions(), packing)
     progress.finish()

@@ -1,9 +1,12 @@
 """Texture coordinates: a map of the whole surface, without overlaps, that keeps it closed."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 import trimesh
+import xatlas
 
 from hi3d_core.datatypes import Mesh
 from hi3d_core.mesh import is_watertight
@@ -96,6 +99,26 @@ def test_refuses_nothing_and_tiny_textures():
         unwrap(Mesh(torch.zeros(3, 3), torch.zeros(0, 3, dtype=torch.int64)), SIZE)
     with pytest.raises(ValueError, match="texture size is 8"):
         unwrap(knot(), 8)
+
+
+def test_no_part_can_lie_where_an_earlier_one_lay(monkeypatch):
+    """xatlas knows a part by its arrays' sizes and addresses, and takes equal ones for copies."""
+    from hi3d_core import unwrap as module
+
+    lent = []
+
+    class Watched(xatlas.Atlas):
+        def add_uv_mesh(self, uvs, faces):
+            lent.append((weakref.ref(uvs), weakref.ref(faces)))
+            super().add_uv_mesh(uvs, faces)
+            assert all(each() is not None for pair in lent for each in pair)
+
+    monkeypatch.setattr(module, "_PART_FACES", 300)
+    monkeypatch.setattr(module.xatlas, "Atlas", Watched)
+    mesh = knot()
+    cut = unwrap(mesh, SIZE)
+    assert len(lent) == 8
+    assert torch.equal(cut.vertices[cut.faces], mesh.vertices[mesh.faces])
 
 
 def test_large_meshes_are_cut_into_parts_and_can_be_cancelled(monkeypatch):
