@@ -168,7 +168,8 @@ def reconstruct(
             on_preview=on_preview,
         )
         aligned_agreement = silhouette_agreement(local, placement)
-        surface, doubtful = suited_to(surface, aligned_agreement), doubt(aligned_agreement)
+        surface = suited_to(surface, aligned_agreement, aligned=True)
+        doubtful = doubt(aligned_agreement, aligned=True)
     else:
         surface = suited_to(surface, agreement)
 

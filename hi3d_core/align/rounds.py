@@ -97,7 +97,8 @@ def align_in_rounds(
         )
         found = _aligned(small, drawn, each.window, progress.part())
         # Where the views agree by now, distrust would only keep the fit's own errors.
-        views, share = found.views, doubt(silhouette_agreement(found.views, placement))
+        views = found.views
+        share = doubt(silhouette_agreement(views, placement), aligned=True)
         trust = (1 - share * (1 - found.trust)).astype(np.float32)
         progress.alive()
     return views, trust

@@ -24,8 +24,9 @@ _PICTURE = 128  # pixels
 
 # Measured: renders of meshes agree to .9998 or better, also as compressed video, and so do renders
 # warped by 2.5 pixels once they are aligned. Before that they agree to .987 to .989, and generated
-# orbits to .981 to .991; aligned, these reach .993 to .997.
-EXACT, _WORST = 0.998, 0.996
+# orbits to .981 to .991; aligned, these reach .993 to .997, and the best of a small model's blurred
+# ones .998 to .999.
+EXACT, _EXACT_ALIGNED, _WORST = 0.998, 0.9995, 0.996
 _SMOOTHEST = 16.0  # times as smooth as exact views, at the worst
 _SLACK_PIXELS = 1.5
 _TOLERANCE = 5.0  # times the colour difference from which the loss is linear, at the worst
@@ -44,26 +45,36 @@ def silhouette_agreement(views: OrbitViews, placement: Placement) -> float:
     return float(_share_hit(origins, directions, alphas, distance))
 
 
-def doubt(agreement: float) -> float:
-    """0 for views that agree as renders of one object do, up to 1 for those that surely don't."""
-    return float(np.clip((EXACT - agreement) / (EXACT - _WORST), 0, 1))
+def doubt(agreement: float, *, aligned: bool = False) -> float:
+    """0 for views that agree as renders of one object do, up to 1 for those that surely don't.
+
+    aligned: whether they were brought to a fit of them, which makes silhouettes alike whatever
+    they hold: then doubt begins sooner.
+    """
+    exact = _EXACT_ALIGNED if aligned else EXACT
+    return float(np.clip((exact - agreement) / (exact - _WORST), 0, 1))
 
 
-def suited_to(config: SurfaceConfig, agreement: float) -> SurfaceConfig:
+def suited_to(config: SurfaceConfig, agreement: float, *, aligned: bool = False) -> SurfaceConfig:
     """The settings for views that agree this well: `config` itself for exact ones.
 
+    aligned: as for `doubt`.
+
     Where views disagree the colours of each pull the surface its own way and emboss it with
-    noise, so it is smoothed more, and finer levels begin more blurred; cavities, which show by
-    disagreement, are not looked for; silhouettes carve thin parts off each other, so they are given
-    slack; and small differences of colour are noise. Between the two limits smoothness and the
-    tolerance of colours grow geometrically.
+    noise, so it is smoothed more, and finer levels begin more blurred; silhouettes carve thin
+    parts off each other, so they are given slack; and small differences of colour are noise.
+    Between the two limits smoothness and the tolerance of colours grow geometrically. Cavities
+    show by disagreement, so fewer rounds look for them, and none in aligned views that leave any
+    doubt. Vessels are not looked for in aligned views: the fit that they were aligned to
+    has lids, and so what shows inside was bent to a lid.
     """
-    share = doubt(agreement)
+    share, rounds = doubt(agreement, aligned=aligned), config.cavity_rounds
     return replace(
         config,
         smoothness_weight=config.smoothness_weight * _SMOOTHEST**share,
         continued=config.continued * (min(_BLURRED / config.continued, 1)) ** share,
-        cavity_rounds=round(config.cavity_rounds * (1 - share)),
+        cavity_rounds=0 if aligned and share > 0 else round(rounds * (1 - share)),
+        vessels=config.vessels and not aligned,
         slack_pixels=config.slack_pixels + _SLACK_PIXELS * share,
         huber=config.huber * _TOLERANCE**share,
     )

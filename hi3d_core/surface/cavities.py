@@ -52,25 +52,31 @@ _MASK_WEIGHT = 0.3  # of a difference in coverage, in the comparison of two fits
 _WORTH_A_LOOK = 20  # nodes that must change for a round to have been of use
 
 
-def steps_of(rounds: int) -> int:
+def steps_of(rounds: int, vessels: bool = True) -> int:
     """The most steps that `open_cavities` takes."""
     if rounds == 0:
         return 0
-    vessels = VESSEL_STEPS + COLORING_ITERATIONS
-    return vessels + FOG_STEPS + _FITTING + rounds * (DIG_STEPS + _FITTING)
+    lids = VESSEL_STEPS + COLORING_ITERATIONS if vessels else 0
+    return lids + FOG_STEPS + _FITTING + rounds * (DIG_STEPS + _FITTING)
 
 
 def open_cavities(
-    field: Field, sightings: Sightings, refit: Refit, rounds: int, seed: int = 0
+    field: Field,
+    sightings: Sightings,
+    refit: Refit,
+    rounds: int,
+    seed: int = 0,
+    *,
+    vessels: bool = True,
 ) -> Iterator[tuple[Field, int]]:
-    """Open vessels; or clear by fog, then dig `rounds` times, fit and check.
+    """Open vessels, if those are looked for; or clear by fog, then dig `rounds` times, fit, check.
 
     field: fitted to the sightings' views already. Ends early when a vessel is found, or when
     digging changes nothing. Yields (the field so far, steps done).
     """
     done = 0
     vessel = field.sdf
-    for found in open_vessels(field.sdf, sightings):
+    for found in open_vessels(field.sdf, sightings) if vessels else ():
         vessel = found
         done += 1
         yield field, done

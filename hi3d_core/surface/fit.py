@@ -65,6 +65,7 @@ class SurfaceConfig:
     refresh: int = 20  # iterations between looking for the band anew
     slack_pixels: float = 0.0  # silhouettes are grown by this for the hull
     cavity_rounds: int = 3  # of digging where views disagree, after the first level
+    vessels: bool = True  # before that, lids are opened as a whole; only if cavity_rounds
     depth_weight: float = 0.03  # of priors, where there are any, relative to a ray's loss
     normal_weight: float = 0.1
 
@@ -105,7 +106,7 @@ def fit_surface(
             f"trust is {trust.shape}, expected {tuple(views.alphas.shape)}, as the views"
         )
     config = config or SurfaceConfig()
-    dug = steps_of(config.cavity_rounds)
+    dug = steps_of(config.cavity_rounds, config.vessels)
     total = dug + sum(level.iterations for level in config.levels)
     progress = Progress(on_step, total)
     done = 0
@@ -148,7 +149,9 @@ def fit_surface(
         if number == 0 and config.cavity_rounds:
             sightings = Sightings.of(given)
             progress.alive()
-            openings = open_cavities(field, sightings, fit.go_on, config.cavity_rounds, seed)
+            openings = open_cavities(
+                field, sightings, fit.go_on, config.cavity_rounds, seed, vessels=config.vessels
+            )
             for opened, step in openings:
                 field = opened
                 progress.reach(done + step)

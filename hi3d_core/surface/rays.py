@@ -12,6 +12,7 @@ from skimage.transform import downscale_local_mean
 
 from ..datatypes import OrbitViews
 from .hull import FloatArray, Grid
+from .outlines import crisp_outlines
 
 RayBatch = tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
 """Origins (R, 3), unit directions (R, 3), colours over white (R, 3), alphas (R,), trust (R,)."""
@@ -48,6 +49,7 @@ class Rays:
             images = downscale_local_mean(images[:, :height, :width], (1, factor, factor, 1))
             alphas = downscale_local_mean(alphas[:, :height, :width], (1, factor, factor))
             trust = downscale_local_mean(trust[:, :height, :width], (1, factor, factor))
+        images, alphas = crisp_outlines(images, alphas)
         poses = views.cameras.camera_to_world.cpu().numpy().astype(np.float32)
         k = views.cameras.intrinsics.cpu().numpy().astype(np.float32) / factor
         # Empty pixels teach something only beside the silhouette, where the surface may grow.

@@ -14,7 +14,7 @@ from hi3d_core.metrics import mask_iou, psnr
 from hi3d_core.pipeline import QUALITIES, Hints, ReconstructConfig, reconstruct
 from hi3d_core.render import render_mesh
 from hi3d_core.splat.fit import SplatConfig
-from hi3d_core.surface.fit import Level, SurfaceConfig
+from hi3d_core.surface.fit import Level, SurfaceConfig, fit_surface
 from hi3d_core.texture import TextureConfig
 
 from .cavity_scenes import bent, orbit_at, spots
@@ -163,6 +163,13 @@ def test_only_views_that_disagree_are_aligned(monkeypatch):
         texture=TextureConfig(size=0),
     )
     stages: list[str] = []
+    looked_for: list[bool] = []
+
+    def fitted(views, placement, surface, **others):
+        looked_for.append(surface.vessels)
+        return fit_surface(views, placement, surface, **others)
+
+    monkeypatch.setattr(pipeline, "fit_surface", fitted)
 
     def on_stage(name: str):
         stages.append(name)
@@ -176,6 +183,7 @@ def test_only_views_that_disagree_are_aligned(monkeypatch):
     assert 1 < float(aligned.shifts[1:].mean()) < 4
     as_given = reconstruct(given, replace(config, align=False))
     assert as_given.shifts is None
+    assert looked_for == [False, True]
 
     def off(result) -> float:
         drawn = render_mesh(result.mesh, exact.cameras)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hi3d_core.cameras import Cameras
-from hi3d_core.surface.agreement import silhouette_agreement, suited_to
+from hi3d_core.surface.agreement import doubt, silhouette_agreement, suited_to
 from hi3d_core.surface.fit import SurfaceConfig
 from hi3d_core.surface.hull import locate
 
@@ -49,3 +49,15 @@ def test_exact_views_keep_their_settings_and_doubt_only_ever_softens():
     assert tolerances == sorted(tolerances)
     assert tolerances[-1] == pytest.approx(0.05)
     assert [level.cavity_rounds for level in levels] == [3, 2, 1, 0, 0]
+    assert all(level.vessels for level in levels)
+
+
+def test_aligned_views_are_doubted_sooner_and_open_no_vessels():
+    config = SurfaceConfig()
+    assert suited_to(config, 0.9996, aligned=True) == replace(config, vessels=False)
+    assert suited_to(config, 0.999) == config
+    less = suited_to(config, 0.999, aligned=True)
+    assert (less.cavity_rounds, less.vessels) == (0, False)
+    assert config.smoothness_weight < less.smoothness_weight < 2 * config.smoothness_weight
+    assert doubt(0.999) == 0 < doubt(0.999, aligned=True) < doubt(0.9965, aligned=True) < 1
+    assert doubt(0.996) == doubt(0.996, aligned=True) == 1

@@ -240,6 +240,18 @@ def test_a_vessel_keeps_the_shape_that_was_chosen_and_takes_the_views_colours(sc
     assert done < steps_of(3)
 
 
+def test_vessels_are_left_alone_where_they_are_not_looked_for(scene, monkeypatch):
+    _, placement, grid, sightings = scene
+    true = cup_field(grid, placement)
+    lid = _colored(cup_field(grid, placement, lid=True), sightings)
+    monkeypatch.setattr(cavities, "open_vessels", lambda sdf, _: iter([sdf, true.sdf]))
+    monkeypatch.setattr(cavities, "clear_fog", lambda sdf, *_: iter([sdf]))
+    monkeypatch.setattr(cavities, "dig", lambda sdf, _: iter([sdf]))
+    *_, (found, done) = open_cavities(lid, sightings, _no_refit, 1, vessels=False)
+    assert np.array_equal(found.sdf < 0, lid.sdf < 0)
+    assert done <= steps_of(1, vessels=False) < steps_of(1)
+
+
 def test_the_same_seed_gives_the_same_cavity(scene):
     views, placement, _, _ = scene
     quick = replace(SMALL, levels=(Level(32, 48, 5),), cavity_rounds=1, rays=2048)
