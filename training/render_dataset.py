@@ -67,20 +67,21 @@ def render_dataset(
         raise ValueError("an address is Ray's: give --ray with it")
     tasks = [_absolute(task) for task in find_tasks(source)]
     store = open_store(out.resolve(), plan)
-    todo = [task for task in tasks if not store.is_finished(task)]
-    reasons = _draw(store, todo, plan, workers, ray, address)
-    store.write_skipped(tasks, reasons)
-    store.close()
-    finished = [task.name for task in tasks if task.name not in reasons]
-    if not finished:
-        first = next(iter(reasons.values()))
-        raise ValueError(
-            f"none of the {len(tasks)} objects of {source} could be drawn; the first: {first}. "
-            f"All reasons are in {out / 'skipped.json'}"
-        )
-    if objects_a_shard is not None:
-        write_shards(store, finished, objects_a_shard)
-    return len(finished), reasons
+    with store.locked():
+        todo = [task for task in tasks if not store.is_finished(task)]
+        reasons = _draw(store, todo, plan, workers, ray, address)
+        store.write_skipped(tasks, reasons)
+        store.close()
+        finished = [task.name for task in tasks if task.name not in reasons]
+        if not finished:
+            first = next(iter(reasons.values()))
+            raise ValueError(
+                f"none of the {len(tasks)} objects of {source} could be drawn; the first: {first}. "
+                f"All reasons are in {out / 'skipped.json'}"
+            )
+        if objects_a_shard is not None:
+            write_shards(store, finished, objects_a_shard)
+        return len(finished), reasons
 
 
 def _draw(

@@ -342,6 +342,20 @@ def test_resume_after_sigkill_of_a_run_with_workers(tmp_path: Path) -> None:
     assert _tree(tmp_path / "cut") == _tree(tmp_path / "whole")
 
 
+def test_a_second_run_into_the_same_folder_waits_its_turn(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    render_dataset("toys:5", out, _SMALL)
+    before = _tree(out)
+    with open_store(out, _SMALL).locked():
+        unfinished = out / ".unfinished" / "toy-0000006"
+        unfinished.mkdir(parents=True)
+        with pytest.raises(ValueError, match="another run is drawing into"):
+            render_dataset("toys:5-6", out, _SMALL)
+        assert unfinished.is_dir()
+        assert _tree(out) == before
+    assert render_dataset("toys:5-6", out, _SMALL)[0] == 2
+
+
 def test_a_lost_frame_is_drawn_again(tmp_path: Path, unbroken: Path) -> None:
     shutil.copytree(unbroken, tmp_path / "out")
     (tmp_path / "out" / "images" / "toy-0000002" / "007.png").unlink()

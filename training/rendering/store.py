@@ -7,6 +7,7 @@
     extras/<name>/depths/000.png ...  16 bits of z-depth     extras/<name>/normals/000.png ...
     skipped.json                      broken meshes and what is wrong with them
     shards/00000.tar ...              the same as WebDataset, if asked for
+    .lock                             held by the run that is drawing
 
 Objects are drawn into .unfinished/<name> and then renamed, the extras last.
 """
@@ -16,11 +17,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from hi3d_core.atomic_file import replacing
 
@@ -47,6 +50,21 @@ class Store:
 
     def extras(self, name: str) -> Path:
         return self.path / "extras" / name
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out, which would draw into the same unfinished objects.
+
+        A run that is killed frees it. Raises ValueError while another run holds it.
+        """
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise ValueError(
+                f"another run is drawing into {self.path}: wait for it, or share the work by "
+                "--workers or --ray"
+            ) from error
 
     def is_finished(self, task: Task) -> bool:
         """Whether an object is there with all its frames.
