@@ -34,7 +34,7 @@ class Rays:
 
     @staticmethod
     def from_views(views: OrbitViews, picture: int, trust: FloatArray | None = None) -> Rays:
-        """Rays of the views scaled down to about `picture` pixels wide.
+        """Rays of the views scaled down to about `picture` pixels wide, soft outlines made steeper.
 
         trust: (V, H, W) in [0, 1], how much each pixel counts; all alike without it.
         """
