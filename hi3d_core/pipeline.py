@@ -68,8 +68,7 @@ QUALITIES = {
         face_budget=100_000,
         splat=HIGH,
         surface=SurfaceConfig(
-            # Cavities are opened on the first grid: a finer one shows narrower ones.
-            levels=(Level(96, 128, 200), Level(160, 256, 200), Level(256, 512, 300)),
+            levels=(Level(64, 128, 150), Level(128, 256, 200), Level(256, 512, 300)),
             cavity_rounds=4,
         ),
         texture=TextureConfig(size=4096),
