@@ -57,6 +57,13 @@ def test_only_views_with_soft_outlines_are_changed():
     assert kept[0] is given[0] and kept[1] is given[1]
 
 
+def test_an_inside_that_is_not_quite_opaque_is_no_outline():
+    matte = 0.97 * _ramp(1.5)
+    images, alphas = crisp_outlines(_over_white(matte), matte)
+    assert alphas is matte
+    assert np.array_equal(images, _over_white(matte))
+
+
 def test_a_ball_whose_outline_is_blurred_comes_back_without_spikes():
     views = sphere_views(Cameras.orbit(12, 10, width=128, height=128))
     alphas = gaussian_filter(views.alphas.numpy(), (0, 2.5, 2.5))

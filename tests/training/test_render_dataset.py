@@ -342,7 +342,7 @@ def test_resume_after_sigkill_of_a_run_with_workers(tmp_path: Path) -> None:
     assert _tree(tmp_path / "cut") == _tree(tmp_path / "whole")
 
 
-def test_a_second_run_into_the_same_folder_waits_its_turn(tmp_path: Path) -> None:
+def test_a_second_run_into_the_same_folder_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     render_dataset("toys:5", out, _SMALL)
     before = _tree(out)
