@@ -34,7 +34,7 @@ def outline_widths(alphas: FloatArray) -> NDArray[np.float64]:
 
 
 def crisp_outlines(images: FloatArray, alphas: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The pictures (V, H, W, 3) over white and their alphas (V, H, W), outlines at most two pixels wide.
+    """Pictures (V, H, W, 3) over white and alphas (V, H, W), their outlines at most 2 pixels wide.
 
     Alphas are made steeper about one half, where the outline is taken to be, and the object's own
     colour, what is left without the white, is laid over white by them. Views whose outlines are
