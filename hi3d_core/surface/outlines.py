@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from .hull import FloatArray
 
 # Measured: renders of eight objects, lattices among them, and at a half and a quarter of their
 # size, have outlines .86 to .98 wide; generated orbits 1.8, soft masks 3.5, a small model's 4.4.
