@@ -81,6 +81,7 @@ def align_in_rounds(
             slack_pixels=each.slack_pixels,
             huber=_TOLERANCE,
             cavity_rounds=0,
+            sweeps=0,
         )
         field = fit_surface(
             views,

@@ -66,7 +66,8 @@ def suited_to(config: SurfaceConfig, agreement: float, *, aligned: bool = False)
     Between the two limits smoothness and the tolerance of colours grow geometrically. Cavities
     show by disagreement, so fewer rounds look for them, and none in aligned views that leave any
     doubt. Vessels are not looked for in aligned views: the fit that they were aligned to
-    has lids, and so what shows inside was bent to a lid.
+    has lids, and so what shows inside was bent to a lid. Surface is searched for only without any
+    doubt: elsewhere patches of different views agree in the wrong place as well as in the right one.
     """
     share, rounds = doubt(agreement, aligned=aligned), config.cavity_rounds
     return replace(
@@ -75,6 +76,7 @@ def suited_to(config: SurfaceConfig, agreement: float, *, aligned: bool = False)
         continued=config.continued * (min(_BLURRED / config.continued, 1)) ** share,
         cavity_rounds=0 if aligned and share > 0 else round(rounds * (1 - share)),
         vessels=config.vessels and not aligned,
+        sweeps=config.sweeps if share == 0 else 0,
         slack_pixels=config.slack_pixels + _SLACK_PIXELS * share,
         huber=config.huber * _TOLERANCE**share,
     )

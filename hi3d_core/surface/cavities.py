@@ -18,25 +18,22 @@ Lengths in voxels, positions in node coordinates. Letters: R rays, B surface nod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, label
 
 from ..jit import njit
-from .consistency import Sightings, Verdict, judge, projected_colors, trace
+from .consistency import Sightings, Verdict, judge, trace
 from .field import Field, close_border, redistance
 from .fog import FOG_STEPS, clear_fog
 from .hull import FloatArray
+from .recolor import COLORING_ITERATIONS, Refit, in_views_colors, recolored
 from .render import COLUMNS, accumulate_gradients, clip_to_grid
 from .vessels import VESSEL_STEPS, open_vessels
 
-Refit = Callable[[Field, int], Iterator[int]]
-"""Fits a field in place for so many iterations; yields after each."""
-
 DIG_STEPS, CANDIDATE_ITERATIONS, SETTLE_ITERATIONS = 30, 40, 30
-COLORING_ITERATIONS = 12  # enough for colours, and to know what is seen
 _FITTING = CANDIDATE_ITERATIONS + SETTLE_ITERATIONS
 
 _FASTEST = 0.5  # voxels that surface sinks in a step
@@ -81,14 +78,9 @@ def open_cavities(
         done += 1
         yield field, done
     if vessel is not field.sdf:
-        opened = _unseen(field, vessel, sightings)
-        for _ in refit(opened, COLORING_ITERATIONS):
+        for opened in recolored(field, vessel, sightings, refit):
             done += 1
-            yield field, done
-        # The shape stays as chosen: walls of few voxels would take colours of both their sides
-        # for a reason to move.
-        opened.sdf = vessel.copy()
-        yield opened, done
+            yield opened, done
         return
     for number in range(rounds + 1):
         sdf = field.sdf
@@ -103,7 +95,7 @@ def open_cavities(
             if by_fog:
                 continue
             return
-        candidate = _unseen(field, sdf, sightings)
+        candidate = in_views_colors(field, sdf, sightings)
         yield field, done
         for _ in refit(candidate, CANDIDATE_ITERATIONS):
             done += 1
@@ -115,12 +107,6 @@ def open_cavities(
         for _ in refit(field, SETTLE_ITERATIONS):
             done += 1
             yield field, done
-
-
-def _unseen(field: Field, sdf: FloatArray, sightings: Sightings) -> Field:
-    """A surface on a field's grid in the views' colours, on which no fit has ended a ray yet."""
-    unseen = np.zeros_like(field.seen)
-    return Field(field.grid, sdf.copy(), projected_colors(sdf, sightings), unseen)
 
 
 def dig(start: FloatArray, sightings: Sightings) -> Iterator[FloatArray]:

@@ -3,7 +3,8 @@
 The loss is NeuS's (Wang et al. 2021, eq. 14: colour, mask, eikonal) on an explicit grid, plus a
 second-difference smoothness, so it runs in seconds on a CPU; see `docs/stages/surface.md`. After
 the coarsest level, concave places are dug out (`cavities.py`) and surface that no view sees is
-relaxed (`relax.py`).
+relaxed (`relax.py`); after all but the last, surface is searched for further away than a fit's
+small steps go (`sweep.py`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .hull import Placement, hull_distance
 from .priors import PriorPoints, SurfacePriors
 from .rays import Rays
 from .relax import relax_hidden
+from .sweep import SWEEP_STEPS, sweep_surface
 
 _PREVIEW = 256  # pixels
 _PRIOR_SHARE = 3  # rays for each point of a prior that joins a batch
@@ -66,6 +68,7 @@ class SurfaceConfig:
     slack_pixels: float = 0.0  # silhouettes are grown by this for the hull
     cavity_rounds: int = 3  # of digging where views disagree, after the first level
     vessels: bool = True  # before that, lids are opened as a whole; only if cavity_rounds
+    sweeps: int = 2  # after so many levels, but the last, surface is searched for far away
     depth_weight: float = 0.03  # of priors, where there are any, relative to a ray's loss
     normal_weight: float = 0.1
 
@@ -107,7 +110,8 @@ def fit_surface(
         )
     config = config or SurfaceConfig()
     dug = steps_of(config.cavity_rounds, config.vessels)
-    total = dug + sum(level.iterations for level in config.levels)
+    sweeps = min(config.sweeps, len(config.levels) - 1)
+    total = dug + sweeps * SWEEP_STEPS + sum(level.iterations for level in config.levels)
     progress = Progress(on_step, total)
     done = 0
     field: Field | None = None
@@ -156,6 +160,14 @@ def fit_surface(
                 field = opened
                 progress.reach(done + step)
             done += dug
+        if number < sweeps:
+            sightings = Sightings.of(given)
+            progress.alive()
+            searches = sweep_surface(field, views, sightings, fit.go_on, progress.alive)
+            for found, step in searches:
+                field = found
+                progress.reach(done + step)
+            done += SWEEP_STEPS
         if number == 0:
             relax_hidden(field, config.band, progress.alive)
     assert field is not None  # a config has at least one level

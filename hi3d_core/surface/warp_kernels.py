@@ -19,6 +19,7 @@ import hashlib
 from functools import partial
 
 from ..optional import require
+from .optimize import LEAST_GRADIENT
 from .priors import STEEPEST
 from .render import COLUMNS, GRAZING, LONGEST, OPAQUE, RED, SDF, SEEN
 
@@ -432,7 +433,7 @@ def step_nodes(
     new_m = 0.9 * m + 0.1 * g
     new_v = 0.95 * v + 0.05 * wp.cw_mul(g, g)
     if hidden[n] == 0:
-        moved[n] = f - sdf_rate * adam_step(new_m[0], new_v[0], correct1, correct2)
+        moved[n] = f - sdf_rate * adam_step(new_m[0], new_v[0], correct1, correct2, LEAST_GRADIENT)
     else:
         neighbours = sdf[i + 1, j, k] + sdf[i - 1, j, k] + sdf[i, j + 1, k] + sdf[i, j - 1, k]
         neighbours += sdf[i, j, k + 1] + sdf[i, j, k - 1]
@@ -443,7 +444,7 @@ def step_nodes(
     second_moment[n] = new_v
     color = colors[i, j, k]
     for c in range(3):
-        step = color_rate * adam_step(new_m[1 + c], new_v[1 + c], correct1, correct2)
+        step = color_rate * adam_step(new_m[1 + c], new_v[1 + c], correct1, correct2, 1.0e-8)
         color[c] = wp.clamp(color[c] - step, 0.0, 1.0)
     colors[i, j, k] = color
     for c in range(COLUMNS):
@@ -451,9 +452,9 @@ def step_nodes(
 
 
 @func
-def adam_step(m: float, v: float, correct1: float, correct2: float):
-    """Adam's step at a rate of 1."""
-    return m * correct1 / (wp.sqrt(v * correct2) + 1.0e-8)
+def adam_step(m: float, v: float, correct1: float, correct2: float, least: float):
+    """Adam's step at a rate of 1. least: added to what it divides by."""
+    return m * correct1 / (wp.sqrt(v * correct2) + least)
 
 
 @kernel

@@ -50,6 +50,7 @@ def test_exact_views_keep_their_settings_and_doubt_only_ever_softens():
     assert tolerances[-1] == pytest.approx(0.05)
     assert [level.cavity_rounds for level in levels] == [3, 2, 1, 0, 0]
     assert all(level.vessels for level in levels)
+    assert [level.sweeps for level in levels] == [2, 0, 0, 0, 0]
 
 
 def test_aligned_views_are_doubted_sooner_and_open_no_vessels():
@@ -57,7 +58,7 @@ def test_aligned_views_are_doubted_sooner_and_open_no_vessels():
     assert suited_to(config, 0.9996, aligned=True) == replace(config, vessels=False)
     assert suited_to(config, 0.999) == config
     less = suited_to(config, 0.999, aligned=True)
-    assert (less.cavity_rounds, less.vessels) == (0, False)
+    assert (less.cavity_rounds, less.vessels, less.sweeps) == (0, False, 0)
     assert config.smoothness_weight < less.smoothness_weight < 2 * config.smoothness_weight
     assert doubt(0.999) == 0 < doubt(0.999, aligned=True) < doubt(0.9965, aligned=True) < 1
     assert doubt(0.996) == doubt(0.996, aligned=True) == 1

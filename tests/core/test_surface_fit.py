@@ -113,7 +113,9 @@ def test_the_same_seed_gives_the_same_field(orbit):
 
 def test_on_step_counts_to_the_end_and_may_cancel(orbit):
     views, placement = orbit
-    quick = SurfaceConfig(levels=(Level(16, 64, 3), Level(24, 64, 4)), rays=1024, cavity_rounds=0)
+    quick = SurfaceConfig(
+        levels=(Level(16, 64, 3), Level(24, 64, 4)), rays=1024, cavity_rounds=0, sweeps=0
+    )
     calls = []
     fit_surface(views, placement, quick, on_step=lambda done, total: calls.append((done, total)))
     assert list(dict.fromkeys(calls)) == [(i, 7) for i in range(8)]
