@@ -67,7 +67,7 @@ def suited_to(config: SurfaceConfig, agreement: float, *, aligned: bool = False)
     show by disagreement, so fewer rounds look for them, and none in aligned views that leave any
     doubt. Vessels are not looked for in aligned views: the fit that they were aligned to
     has lids, and so what shows inside was bent to a lid. Surface is searched for only without any
-    doubt: elsewhere patches of different views agree in the wrong place as well as in the right one.
+    doubt: else views' patches agree in wrong places as well as in the right one.
     """
     share, rounds = doubt(agreement, aligned=aligned), config.cavity_rounds
     return replace(
