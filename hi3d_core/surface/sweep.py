@@ -72,18 +72,21 @@ def swept(sdf: FloatArray, grid: Grid, views: OrbitViews, alive: Callable[[], No
     alphas = np.ascontiguousarray(views.alphas.cpu().numpy())
     images = np.ascontiguousarray(views.images.cpu().numpy())
     offsets = np.arange(-_REACH, _REACH + _STEP / 2, _STEP, dtype=np.float32)
-    facing = _facing(surface.vertices, surface.normals, cameras.eyes, sdf)
     costs = np.zeros((len(surface.vertices), len(offsets)), np.float32)
     empty = np.zeros(costs.shape, np.bool_)
+    known = np.zeros(len(costs), np.bool_)
     pixel = cameras.pixel_at(surface.vertices)
     for start in range(0, len(costs), _AT_ONCE):
         alive()
         part = slice(start, start + _AT_ONCE)
+        vertices, normals = surface.vertices[part], surface.normals[part]
+        facing = _facing(vertices, normals, cameras.eyes, sdf)
+        known[part] = (facing > 0).sum(axis=1) > 1
         _try_offsets(
-            surface.vertices[part],
-            surface.normals[part],
+            vertices,
+            normals,
             offsets,
-            facing[part],
+            facing,
             cameras.projections,
             images,
             alphas,
@@ -91,7 +94,7 @@ def swept(sdf: FloatArray, grid: Grid, views: OrbitViews, alive: Callable[[], No
             costs[part],
             empty[part],
         )
-    offers = Offers(offsets, costs, empty, (facing > 0).sum(axis=1) > 1)
+    offers = Offers(offsets, costs, empty, known)
     rims = Rims.of(surface.vertices, cameras.projections, silhouette_distances(views.alphas), pixel)
     moves = fair_moves(surface.vertices, surface.faces, surface.normals, offers, rims, alive)
     alive()
@@ -101,7 +104,7 @@ def swept(sdf: FloatArray, grid: Grid, views: OrbitViews, alive: Callable[[], No
 def _warped(sdf: FloatArray, vertices: FloatArray, moves: FloatArray) -> FloatArray:
     """A distance whose zero level has moved by that of the nearest vertices, along its normals."""
     near = np.argwhere(np.abs(sdf) < _REACH + 2)
-    distances, nearest = cKDTree(vertices).query(near, k=min(_NEIGHBOURS, len(vertices)))
+    distances, nearest = cKDTree(vertices).query(near, k=_NEIGHBOURS)
     shares = 1 / (distances + 0.1) ** 2
     shares /= shares.sum(axis=1, keepdims=True)
     warped = sdf.copy()
