@@ -16,7 +16,14 @@ from hi3d_core.surface.fit import Level, fit_surface
 from hi3d_core.surface.hull import FloatArray, Grid, Placement, silhouette_distances
 from hi3d_core.surface.rays import Rays
 from hi3d_core.surface.recolor import COLORING_ITERATIONS
-from hi3d_core.surface.sweep import SWEEP_STEPS, _Pinholes, _Surface, sweep_surface, swept
+from hi3d_core.surface.sweep import (
+    SWEEP_STEPS,
+    _facing,
+    _Pinholes,
+    _Surface,
+    sweep_surface,
+    swept,
+)
 
 from .cavity_scenes import SMALL, orbit_at, placed, places
 from .texture_scenes import ball, mesh_of, views_of
@@ -230,3 +237,38 @@ def test_all_levels_but_the_last_are_swept_and_counted(levels, sweeps, monkeypat
     assert swept_grids == [placement.grid(each.nodes).shape[1] for each in ladder[:sweeps]]
     total = 3 * levels + sweeps * SWEEP_STEPS
     assert counts[-1] == (total, total)
+
+
+def test_a_place_behind_another_is_not_seen():
+    axes = np.stack(np.meshgrid(*[np.arange(48.0)] * 3, indexing="ij"), axis=-1)
+    front, back = np.array([24.0, 24, 34]), np.array([24.0, 24, 14])
+    balls = [np.linalg.norm(axes - middle, axis=-1) - 5 for middle in (front, back)]
+    sdf = np.minimum(*balls).astype(np.float32)
+    poles = np.stack([front, back]) + np.array([0, 0, 5])
+    normals = np.array([[0, 0, 1.0]] * 2)
+    eyes = np.array([[24.0, 24, 120], [60, 24, 60]])
+    facing = _facing(*(each.astype(np.float32) for each in (poles, normals, eyes)), sdf)
+    # Straight from above one hides the other; from the side both are in sight.
+    assert facing[0, 0] == pytest.approx(1) and facing[1, 0] == 0
+    sights = eyes[1] - poles
+    assert facing[:, 1] == pytest.approx(sights[:, 2] / np.linalg.norm(sights, axis=1), abs=1e-5)
+
+
+def test_the_matrix_is_that_of_the_plate_and_the_membrane():
+    made = trimesh.creation.icosphere(1, 3.0)
+    vertices, normals = np.array(made.vertices), np.array(made.vertex_normals)
+    stiffness, pull = fairing._stiffness(vertices, np.array(made.faces), normals)
+    laplacian = np.zeros((len(vertices), len(vertices)))
+    for a, b in made.edges_unique:
+        laplacian[[a, b], [b, a]] += 1 / 6
+        laplacian[[a, b], [a, b]] -= 1 / 6
+
+    def energy(moves):
+        moved = vertices + moves[:, None] * normals
+        bent = laplacian @ moved
+        return fairing._BENDING / 2 * (bent**2).sum() - fairing._AREA / 2 * (moved * bent).sum()
+
+    moves = np.random.default_rng(0).normal(size=len(vertices))
+    steps = 1e-5 * np.eye(len(vertices))
+    slope = [(energy(moves + step) - energy(moves - step)) / 2e-5 for step in steps]
+    assert stiffness @ moves - pull == pytest.approx(np.array(slope), abs=1e-7)
