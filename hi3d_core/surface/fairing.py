@@ -125,11 +125,10 @@ def fair_moves(
         alive()
         away = (offsets - moves[:, None]) ** 2
         chosen = (costs + coupling / 2 * away).argmin(axis=1)
-        clear = np.where(offers.known, np.maximum(_clear(shown, chosen, offsets), _LEAST_CLEAR), 0)
-        goals = np.where(offers.known, offsets[chosen], 0.0)
+        clear = np.maximum(_clear(shown, chosen, offsets), _LEAST_CLEAR)
         # Where all offsets are alike the chosen one is but the nearest to where it is by now.
-        goals = np.where(clear > _LEAST_CLEAR, goals, moves)
-        goals[~offers.known], clear[~offers.known] = 0.0, _UNKNOWN
+        goals = np.where(clear > _LEAST_CLEAR, offsets[chosen], moves)
+        clear[~offers.known], goals[~offers.known] = _UNKNOWN, 0.0
         weights = coupling * clear / np.maximum(np.abs(moves - goals), _STRAY)
         held = np.where(rims.held(moves) & (moves < 0), _HOLD, 0.0)
         matrix = (stiffness + sparse.diags(weights + held)).tocsr()
