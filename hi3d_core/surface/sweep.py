@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numba import prange
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
@@ -27,6 +28,7 @@ from .consistency import Sightings
 from .fairing import Offers, Rims, fair_moves
 from .field import Field, close_border, redistance
 from .hull import FloatArray, Grid, silhouette_distances
+from .outlines import crisp_outlines
 from .recolor import COLORING_ITERATIONS, Refit, recolored
 from .render import clip_to_grid, trilinear
 
@@ -69,8 +71,8 @@ def swept(sdf: FloatArray, grid: Grid, views: OrbitViews, alive: Callable[[], No
         return sdf
     surface = _Surface.of(sdf)
     cameras = _Pinholes.of(views, grid)
-    alphas = np.ascontiguousarray(views.alphas.cpu().numpy())
-    images = np.ascontiguousarray(views.images.cpu().numpy())
+    # As the fit sees them: a soft outline's colours are half the background's.
+    images, alphas = crisp_outlines(views.images.cpu().numpy(), views.alphas.cpu().numpy())
     offsets = np.arange(-_REACH, _REACH + _STEP / 2, _STEP, dtype=np.float32)
     costs = np.zeros((len(surface.vertices), len(offsets)), np.float32)
     empty = np.zeros(costs.shape, np.bool_)
@@ -95,7 +97,8 @@ def swept(sdf: FloatArray, grid: Grid, views: OrbitViews, alive: Callable[[], No
             empty[part],
         )
     offers = Offers(offsets, costs, empty, known)
-    rims = Rims.of(surface.vertices, cameras.projections, silhouette_distances(views.alphas), pixel)
+    insides = silhouette_distances(torch.from_numpy(alphas))
+    rims = Rims.of(surface.vertices, cameras.projections, insides, pixel)
     moves = fair_moves(surface.vertices, surface.faces, surface.normals, offers, rims, alive)
     alive()
     return redistance(close_border(_warped(sdf, surface.vertices, moves)), alive)
