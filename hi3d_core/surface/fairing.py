@@ -28,16 +28,16 @@ from .hull import FloatArray
 
 DoubleArray = NDArray[np.float64]
 
-# The views' difference that counts as 1 is that at a vertex's best offset, within these limits.
-_LEAST_DIFFERENCE, _MOST_DIFFERENCE = 0.003, 0.02
+# The cost that counts as 1 is that at a vertex's best offset, within these limits.
+_LEAST_COST, _MOST_COST = 0.1, 0.4
 _ENOUGH = 1.0  # more than this above the best is no worse
 _EMPTY = 20.0  # what an offset costs where a view shows that there is nothing
 _BESIDE = 1.0  # voxels; an answer is as clear as this far from it the costs have risen
 _ROUNDS = 10
 _COUPLING = (0.1, 4.0)  # in the first and in the last round
-_BENDING, _AREA = 0.1, 0.03
+_BENDING, _AREA = 1.0, 0.1
 _UNKNOWN = 0.03  # clearness of the offset 0 where fewer than two views look
-_LEAST_CLEAR = 1e-6  # keeps what nothing is known of where it is
+_LEAST_CLEAR = 0.01  # holds what the views say nothing of where it is, gently
 _STRAY = 0.5  # beyond this the coupling grows linearly, so that false answers pull no harder
 _HOLD = 5.0  # weight of the move 0 for a vertex that holds up a silhouette
 _RIM = 0.6  # voxels between a vertex and a silhouette's edge, in a picture, that it may hold up
@@ -115,7 +115,7 @@ def fair_moves(
     """
     offsets = offers.offsets.astype(float)
     differences = offers.costs.min(axis=1, keepdims=True)
-    shown = offers.costs / np.clip(differences, _LEAST_DIFFERENCE, _MOST_DIFFERENCE)
+    shown = offers.costs / np.clip(differences, _LEAST_COST, _MOST_COST)
     shown = np.minimum(shown - shown.min(axis=1, keepdims=True), _ENOUGH)
     costs = shown + np.where(offers.empty, np.float32(_EMPTY), np.float32(0))
     stiffness, pull = _stiffness(vertices.astype(float), faces, normals.astype(float))
@@ -127,7 +127,7 @@ def fair_moves(
         chosen = (costs + coupling / 2 * away).argmin(axis=1)
         clear = np.maximum(_clear(shown, chosen, offsets), _LEAST_CLEAR)
         # Where all offsets are alike the chosen one is but the nearest to where it is by now.
-        goals = np.where(clear > _LEAST_CLEAR, offsets[chosen], moves)
+        goals = np.where(clear > _LEAST_CLEAR, offsets[chosen], 0.0)
         clear[~offers.known], goals[~offers.known] = _UNKNOWN, 0.0
         weights = coupling * clear / np.maximum(np.abs(moves - goals), _STRAY)
         held = np.where(rims.held(moves) & (moves < 0), _HOLD, 0.0)

@@ -41,7 +41,14 @@ _LEAST_COSINE = 0.15  # of a view to the normal; what is seen at a glance is sme
 _NEAR = 2.0  # voxels: what hides a place from nearer by is taken for the surface itself
 _MOST_VIEWS = 7  # that face a place most
 _REFERENCES = 3  # of them, each compared with the others; the one that agrees best counts
+# Differences are relative to the patches' own contrasts. Two plain patches match at any offset that
+# misses what is drawn on the surface, so they cost this much, and not nothing:
+_PLAIN_COST = np.float32(0.3)
+_PLAIN = np.float32(0.004)  # the contrast below which patches are plain
+_WORST = np.float32(1.5)  # no match costs more, nor an offset where no two views can be compared
 _KEPT = 0.6  # of the others, those that agree best: the rest may see something before it
+_SHOWN = 0.9  # alpha from which a sample shows the object: what lies beside it is no surface
+_COMPARED = 0.4  # of a patch's samples, at least, that both views show
 _EMPTY = 0.3  # alpha below which a view shows that there is nothing
 _AT_ONCE = 4096  # vertices between moments to cancel
 _NEIGHBOURS = 4  # vertices that a node takes its offset from
@@ -195,6 +202,21 @@ def _pixel(p, x, y, z):  # type: ignore[no-untyped-def]
     return column, row, w
 
 
+@njit(inline="always")
+def _contrast(patch, shows):  # type: ignore[no-untyped-def]
+    """Mean absolute deviation of the samples (S, 3) that are shown."""
+    total, count = np.float32(0), max(shows.sum(), 1)
+    for c in range(3):
+        mean = np.float32(0)
+        for s in range(len(shows)):
+            if shows[s]:
+                mean += patch[s, c] / count
+        for s in range(len(shows)):
+            if shows[s]:
+                total += abs(patch[s, c] - mean)
+    return total / (3 * count)
+
+
 @njit(parallel=True, cache=True, fastmath=True)
 def _try_offsets(
     vertices: FloatArray,  # (N, 3)
@@ -205,7 +227,7 @@ def _try_offsets(
     images: FloatArray,  # (V, H, W, 3)
     alphas: FloatArray,  # (V, H, W)
     spacing: np.float32,  # voxels
-    costs: FloatArray,  # (N, K) out: mean absolute difference of the views' patches
+    costs: FloatArray,  # (N, K) out: difference of the views' patches, in [0, _WORST]
     empty: NDArray[np.bool_],  # (N, K) out: whether some view shows that there is nothing
 ) -> None:
     views = len(projections)
@@ -225,6 +247,8 @@ def _try_offsets(
         sx, sy, sz = one + sign * nx * nx * a, sign * b, -sign * nx
         tx, ty, tz = b, sign + ny * ny * a, -ny
         patches = np.empty((max(used, 1), samples, 3), np.float32)
+        shows = np.empty((max(used, 1), samples), np.bool_)
+        contrasts = np.empty(max(used, 1), np.float32)
         errors = np.empty(max(used - 1, 1), np.float32)
         for k in range(len(offsets)):
             ox = vertices[n, 0] + offsets[k] * nx
@@ -255,22 +279,32 @@ def _try_offsets(
                     row = min(max(row, zero), np.float32(height - 1.01))
                     i, j = int(row), int(column)
                     fy, fx = row - i, column - j
+                    alpha = (1 - fy) * ((1 - fx) * alphas[v, i, j] + fx * alphas[v, i, j + 1])
+                    alpha += fy * ((1 - fx) * alphas[v, i + 1, j] + fx * alphas[v, i + 1, j + 1])
+                    shows[q, s] = alpha > _SHOWN
                     for c in range(3):
                         upper = (1 - fx) * images[v, i, j, c] + fx * images[v, i, j + 1, c]
                         lower = (1 - fx) * images[v, i + 1, j, c] + fx * images[v, i + 1, j + 1, c]
                         patches[q, s, c] = (1 - fy) * upper + fy * lower
+                contrasts[q] = _contrast(patches[q], shows[q])
             kept = max(1, int(np.ceil(_KEPT * (used - 1))))
-            lowest = np.float32(np.inf)
+            lowest = _WORST
             for reference in range(min(used, _REFERENCES)):
                 count = 0
                 for q in range(used):
                     if q == reference:
                         continue
-                    error = zero
+                    error, compared = zero, 0
                     for s in range(samples):
+                        if not (shows[q, s] and shows[reference, s]):
+                            continue
+                        compared += 1
                         for c in range(3):
                             error += abs(patches[q, s, c] - patches[reference, s, c])
-                    errors[count] = error / (3 * samples)
-                    count += 1
-                lowest = min(lowest, np.sort(errors[:count])[:kept].mean())
+                    if compared >= _COMPARED * samples:
+                        errors[count] = error / (3 * compared) + _PLAIN_COST * _PLAIN
+                        errors[count] /= contrasts[q] + contrasts[reference] + _PLAIN
+                        count += 1
+                if count >= kept:
+                    lowest = min(lowest, np.sort(errors[:count])[:kept].mean())
             costs[n, k] = lowest
