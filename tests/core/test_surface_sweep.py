@@ -41,6 +41,13 @@ def plain(points: torch.Tensor) -> torch.Tensor:
     return torch.full_like(points, 0.6)
 
 
+def with_seams(points: torch.Tensor) -> torch.Tensor:
+    """One colour, and eight dark lines from pole to pole, half a pixel or so wide."""
+    azimuths = torch.atan2(points[..., 0], points[..., 2])
+    away = points[..., [0, 2]].norm(dim=-1) * torch.sin(4 * azimuths).abs() / 4
+    return torch.where((away < 0.004)[..., None], 0.1, plain(points))
+
+
 def with_a_plain_patch(points: torch.Tensor) -> torch.Tensor:
     """Grain, but one colour in the middle of what faces +Z."""
     in_front = (points[..., :2].abs().amax(dim=-1) < PATCH) & (points[..., 2] > 0.2)
@@ -114,6 +121,42 @@ def test_a_surface_in_its_place_stays_there():
     # Below, no view looks.
     near = (np.abs(true) < 1) & (places(grid, placement)[..., 1] > -0.15)
     assert np.abs(found - true)[near].mean() < 0.1
+
+
+def test_thin_lines_on_plain_paint_do_not_sink():
+    # Further inside, all views show plain paint, and agree on it.
+    views, placement = seen(ball(), with_seams)
+    grid = placement.grid(48)
+    true = in_voxels(ball_distance, grid, placement)
+    found = swept(true, grid, views, go_on)
+    where = places(grid, placement)
+    near = (np.abs(true) < 1) & (np.abs(where[..., 1]) < 0.25)
+    assert np.abs(found - true)[near].mean() < 0.2
+
+
+def test_what_lies_beside_a_thin_thing_is_no_part_of_it():
+    sides = np.array([0.04, 0.4, 0.08])
+
+    def distance(where: FloatArray) -> FloatArray:
+        beyond = np.abs(where) - sides
+        outside = np.linalg.norm(np.maximum(beyond, 0), axis=-1)
+        return outside + np.minimum(beyond.max(axis=-1), 0)
+
+    views, placement = seen(mesh_of(trimesh.creation.box(2 * sides)), grain)
+    grid = placement.grid(48)
+    true = in_voxels(distance, grid, placement)
+    found = swept(true, grid, views, go_on)
+    near = (np.abs(true) < 1) & (places(grid, placement)[..., 1] > -0.15)
+    assert np.abs(found - true)[near].mean() < 0.1
+
+
+def test_what_the_views_say_nothing_of_stays_flat():
+    views, placement = seen(box(), plain)
+    grid = placement.grid(48)
+    true = in_voxels(box_distance, grid, placement)
+    found = swept(true, grid, views, go_on)
+    near = (np.abs(true) < 1) & (places(grid, placement)[..., 1] > -0.15)
+    assert np.abs(found - true)[near].mean() < 0.25
 
 
 def test_plain_paint_is_spanned_from_what_lies_around_it():
