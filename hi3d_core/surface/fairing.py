@@ -8,8 +8,9 @@ tracking and mapping in real-time", sections 2.2.3 and 2.2.4):
               + bending / 2 |L (x + u n)|^2 + area / 2 (x + u n) . -L (x + u n)
 over offsets d and moves u of the vertices x along their normals n. L is the mesh's Laplacian: the
 two last terms are the thin plate and the membrane of fairing (Desbrun et al. 1999, "Implicit
-fairing of irregular meshes"). w tells how clear a place's answer is, so plain surface is spanned
-between what is clear; silhouettes are held up by whichever vertex on their rays sank least.
+fairing of irregular meshes"). w tells how clear a place's answer is. Where nothing is clear it is
+small, and the answer is to stay: a plain patch is spanned from what is clear around it, a thing of
+one colour keeps its shape. Silhouettes are held up by whichever vertex on their rays sank least.
 
 Lengths in voxels, positions in node coordinates. Letters: N vertices, K offsets, E pairs.
 """
@@ -114,8 +115,8 @@ def fair_moves(
     alive: called between rounds; it may raise to cancel.
     """
     offsets = offers.offsets.astype(float)
-    differences = offers.costs.min(axis=1, keepdims=True)
-    shown = offers.costs / np.clip(differences, _LEAST_COST, _MOST_COST)
+    least = offers.costs.min(axis=1, keepdims=True)
+    shown = offers.costs / np.clip(least, _LEAST_COST, _MOST_COST)
     shown = np.minimum(shown - shown.min(axis=1, keepdims=True), _ENOUGH)
     costs = shown + np.where(offers.empty, np.float32(_EMPTY), np.float32(0))
     stiffness, pull = _stiffness(vertices.astype(float), faces, normals.astype(float))

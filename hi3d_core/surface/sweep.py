@@ -203,6 +203,13 @@ def _pixel(p, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
+def _blend(upper_left, upper_right, lower_left, lower_right, fx, fy):  # type: ignore[no-untyped-def]
+    """What lies between four pixels, by its shares fx, fy of the way right and down."""
+    upper = (1 - fx) * upper_left + fx * upper_right
+    return (1 - fy) * upper + fy * ((1 - fx) * lower_left + fx * lower_right)
+
+
+@njit(inline="always")
 def _contrast(patch, shows):  # type: ignore[no-untyped-def]
     """Mean absolute deviation of the samples (S, 3) that are shown."""
     total, count = np.float32(0), max(shows.sum(), 1)
@@ -259,8 +266,14 @@ def _try_offsets(
                 if depth > 0 and 0 <= column <= width - 1.01 and 0 <= row <= height - 1.01:
                     i, j = int(row), int(column)
                     fy, fx = row - i, column - j
-                    alpha = (1 - fy) * ((1 - fx) * alphas[v, i, j] + fx * alphas[v, i, j + 1])
-                    alpha += fy * ((1 - fx) * alphas[v, i + 1, j] + fx * alphas[v, i + 1, j + 1])
+                    alpha = _blend(
+                        alphas[v, i, j],
+                        alphas[v, i, j + 1],
+                        alphas[v, i + 1, j],
+                        alphas[v, i + 1, j + 1],
+                        fx,
+                        fy,
+                    )
                     if alpha < _EMPTY:
                         empty[n, k] = True
             if used < 2:
@@ -279,13 +292,24 @@ def _try_offsets(
                     row = min(max(row, zero), np.float32(height - 1.01))
                     i, j = int(row), int(column)
                     fy, fx = row - i, column - j
-                    alpha = (1 - fy) * ((1 - fx) * alphas[v, i, j] + fx * alphas[v, i, j + 1])
-                    alpha += fy * ((1 - fx) * alphas[v, i + 1, j] + fx * alphas[v, i + 1, j + 1])
+                    alpha = _blend(
+                        alphas[v, i, j],
+                        alphas[v, i, j + 1],
+                        alphas[v, i + 1, j],
+                        alphas[v, i + 1, j + 1],
+                        fx,
+                        fy,
+                    )
                     shows[q, s] = alpha > _SHOWN
                     for c in range(3):
-                        upper = (1 - fx) * images[v, i, j, c] + fx * images[v, i, j + 1, c]
-                        lower = (1 - fx) * images[v, i + 1, j, c] + fx * images[v, i + 1, j + 1, c]
-                        patches[q, s, c] = (1 - fy) * upper + fy * lower
+                        patches[q, s, c] = _blend(
+                            images[v, i, j, c],
+                            images[v, i, j + 1, c],
+                            images[v, i + 1, j, c],
+                            images[v, i + 1, j + 1, c],
+                            fx,
+                            fy,
+                        )
                 contrasts[q] = _contrast(patches[q], shows[q])
             kept = max(1, int(np.ceil(_KEPT * (used - 1))))
             lowest = _WORST
