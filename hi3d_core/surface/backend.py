@@ -158,6 +158,7 @@ class NumbaBackend:
             state.gradients,
             state.band.nodes,
             state.band.hidden,
+            state.band.slot,
             field.sdf,
             field.colors,
             field.seen,
@@ -169,6 +170,7 @@ class NumbaBackend:
             config.eikonal_weight * balance,
             config.smoothness_weight * balance,
             config.curvature_rate,
+            config.spreading,
         )
 
     def store(self) -> None:

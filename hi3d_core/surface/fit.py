@@ -49,7 +49,7 @@ class SurfaceConfig:
 
     levels: tuple[Level, ...] = (Level(64, 128, 100), Level(128, 256, 120), Level(192, 512, 130))
     rays: int = 49152  # a batch, drawn without replacement
-    sdf_rate: float = 0.15  # Adam's step at a level's start, voxels
+    sdf_rate: float = 0.8  # Adam's step at a level's start, voxels, before it is spread
     color_rate: float = 0.05  # likewise, in units of colour
     final_rate: float = 0.3  # share of both left at a level's end
     sharpness: tuple[float, float] = (1.0, 8.0)  # of Phi, per voxel, first and last in a level;
@@ -61,7 +61,8 @@ class SurfaceConfig:
     coarse_huber: float = 0.05
     mask_weight: float = 0.3
     eikonal_weight: float = 0.02
-    smoothness_weight: float = 0.01
+    smoothness_weight: float = 0.003
+    spreading: int = 4  # rounds in which a step is averaged with the neighbours' steps
     curvature_rate: float = 0.5  # of the prior on unseen surface, in (0, 1]
     band: float = 5.0  # nodes this near to the surface are fitted, voxels
     refresh: int = 20  # iterations between looking for the band anew

@@ -22,7 +22,7 @@ from .render import COLUMNS, RED, SDF, SEEN
 
 # Added to the root mean square of a node's gradients, summed over rays, that Adam divides by. Where
 # the pictures say next to nothing, as in a white bowl, noise would else move surface at full rate.
-LEAST_GRADIENT = 0.003
+LEAST_GRADIENT = 0.015
 
 
 @njit(inline="always")
@@ -79,6 +79,7 @@ def step_band(
     gradients: FloatArray,  # (C, B, COLUMNS); zeroed
     nodes: IndexArray,  # (B, 3)
     hidden: NDArray[np.bool_],  # (B,)
+    slot: IndexArray,  # (X, Y, Z) a node's place in the band, or -1
     sdf: FloatArray,  # (X, Y, Z) changed
     colors: FloatArray,  # (X, Y, Z, 3) changed
     seen: FloatArray,  # (X, Y, Z) changed
@@ -90,17 +91,18 @@ def step_band(
     eikonal: float,
     smoothness: float,
     curvature_rate: float,
+    spreading: int,
 ) -> None:
     """One Adam step (Kingma and Ba 2015; beta 0.9, 0.95). Rates in voxels and colour units.
 
-    `eikonal` and `smoothness` weigh sums over the band.
+    `eikonal` and `smoothness` weigh sums over the band. `spreading`: rounds of `_spread`.
     """
     beta1, beta2 = np.float32(0.9), np.float32(0.95)
     correct1 = np.float32(1 / (1 - 0.9**step))
     correct2 = np.float32(1 / (1 - 0.95**step))
     count = len(nodes)
     chunks = len(gradients)
-    moved = np.empty(count, np.float32)
+    steps = np.empty(count, np.float32)
     for n in prange(count):
         i, j, k = nodes[n]
         gathered = np.zeros(COLUMNS, np.float32)
@@ -119,7 +121,7 @@ def step_band(
                 + sdf[i, j, k + 1]
                 + sdf[i, j, k - 1]
             )
-            moved[n] = f + np.float32(curvature_rate) * (neighbours / 6 - f)
+            steps[n] = np.float32(curvature_rate) * (neighbours / 6 - f)
         else:
             g = gathered[SDF] + regularizer_gradient(
                 sdf, i, j, k, np.float32(eikonal), np.float32(smoothness)
@@ -127,7 +129,7 @@ def step_band(
             m = beta1 * first_moment[n, 0] + (1 - beta1) * g
             v = beta2 * second_moment[n, 0] + (1 - beta2) * g * g
             first_moment[n, 0], second_moment[n, 0] = m, v
-            moved[n] = f - np.float32(sdf_rate) * m * correct1 / (
+            steps[n] = -np.float32(sdf_rate) * m * correct1 / (
                 np.sqrt(v * correct2) + np.float32(LEAST_GRADIENT)
             )
         for c in range(3):
@@ -139,6 +141,40 @@ def step_band(
                 np.sqrt(v * correct2) + np.float32(1e-8)
             )
             colors[i, j, k, c] = min(max(color, np.float32(0)), np.float32(1))
+    for _ in range(spreading):
+        steps = _spread(steps, nodes, hidden, slot)
     for n in prange(count):
         i, j, k = nodes[n]
-        sdf[i, j, k] = moved[n]
+        sdf[i, j, k] += steps[n]
+
+
+@njit(parallel=True, cache=True, fastmath=True)
+def _spread(
+    steps: FloatArray,  # (B,)
+    nodes: IndexArray,  # (B, 3)
+    hidden: NDArray[np.bool_],  # (B,)
+    slot: IndexArray,  # (X, Y, Z)
+) -> FloatArray:
+    """(B,) the mean of each node's step and the mean of its neighbours' steps.
+
+    Hidden nodes keep theirs, and no one takes it from them.
+    """
+    spread = np.empty_like(steps)
+    for n in prange(len(nodes)):
+        i, j, k = nodes[n]
+        total, found = np.float32(0), 0
+        if not hidden[n]:
+            for neighbour in (
+                slot[i + 1, j, k],
+                slot[i - 1, j, k],
+                slot[i, j + 1, k],
+                slot[i, j - 1, k],
+                slot[i, j, k + 1],
+                slot[i, j, k - 1],
+            ):
+                if neighbour >= 0 and not hidden[neighbour]:
+                    total += steps[neighbour]
+                    found += 1
+        own = steps[n]
+        spread[n] = own if found == 0 else np.float32(0.5) * (own + total / found)
+    return spread

@@ -24,6 +24,7 @@ from .warp_kernels import (
     add_prior_gradients,
     add_ray_gradients,
     move_nodes,
+    spread_steps,
     step_nodes,
     wp,
 )
@@ -60,7 +61,8 @@ class WarpBackend:
         self._gradients = wp.zeros((count, COLUMNS), dtype=wp.float32, device=device)
         self._first_moment = wp.zeros(count, dtype=wp.vec4, device=device)
         self._second_moment = wp.zeros(count, dtype=wp.vec4, device=device)
-        self._moved = wp.empty(count, dtype=wp.float32, device=device)
+        self._steps = wp.empty(count, dtype=wp.float32, device=device)
+        self._spread = wp.empty(count, dtype=wp.float32, device=device)
 
     def refresh(self, alive: Callable[[], None]) -> None:
         redistance(self._sdf)
@@ -133,10 +135,14 @@ class WarpBackend:
             config.eikonal_weight * balance,
             config.smoothness_weight * balance,
             config.curvature_rate,
-            self._moved,
+            self._steps,
         ]
         wp.launch(step_nodes, count, inputs, device=self._device)
-        inputs = [self._nodes, self._moved, self._sdf]
+        for _ in range(config.spreading):
+            inputs = [self._nodes, self._hidden, self._slot, self._steps, self._spread]
+            wp.launch(spread_steps, count, inputs, device=self._device)
+            self._steps, self._spread = self._spread, self._steps
+        inputs = [self._nodes, self._steps, self._sdf]
         wp.launch(move_nodes, count, inputs, device=self._device)
 
     def store(self) -> None:

@@ -417,9 +417,9 @@ def step_nodes(
     eikonal: float,
     smoothness: float,
     curvature_rate: float,
-    moved: wp.array(dtype=wp.float32),  # (B,) the nodes' new distances out
+    steps: wp.array(dtype=wp.float32),  # (B,) out: of the nodes' distances
 ):
-    """`optimize.step_band`, but for the new distances, which `move_nodes` sets."""
+    """`optimize.step_band`, but for the distances, which `spread_steps` and `move_nodes` change."""
     n = wp.tid()
     node = nodes[n]
     i, j, k = node[0], node[1], node[2]
@@ -433,11 +433,11 @@ def step_nodes(
     new_m = 0.9 * m + 0.1 * g
     new_v = 0.95 * v + 0.05 * wp.cw_mul(g, g)
     if hidden[n] == 0:
-        moved[n] = f - sdf_rate * adam_step(new_m[0], new_v[0], correct1, correct2, LEAST_GRADIENT)
+        steps[n] = -sdf_rate * adam_step(new_m[0], new_v[0], correct1, correct2, LEAST_GRADIENT)
     else:
         neighbours = sdf[i + 1, j, k] + sdf[i - 1, j, k] + sdf[i, j + 1, k] + sdf[i, j - 1, k]
         neighbours += sdf[i, j, k + 1] + sdf[i, j, k - 1]
-        moved[n] = f + curvature_rate * (neighbours / 6.0 - f)
+        steps[n] = curvature_rate * (neighbours / 6.0 - f)
         new_m[0] = m[0]
         new_v[0] = v[0]
     first_moment[n] = new_m
@@ -457,13 +457,49 @@ def adam_step(m: float, v: float, correct1: float, correct2: float, least: float
     return m * correct1 / (wp.sqrt(v * correct2) + least)
 
 
+@func
+def step_of(
+    steps: wp.array(dtype=wp.float32), hidden: wp.array(dtype=wp.int32), neighbour: wp.int32
+):
+    """A neighbour's step and 1, or zeros where it has none to give."""
+    if neighbour < 0:
+        return wp.vec2(0.0, 0.0)
+    if hidden[neighbour] != 0:
+        return wp.vec2(0.0, 0.0)
+    return wp.vec2(steps[neighbour], 1.0)
+
+
+@kernel
+def spread_steps(
+    nodes: wp.array(dtype=wp.vec3i),
+    hidden: wp.array(dtype=wp.int32),
+    slot: wp.array3d(dtype=wp.int32),
+    steps: wp.array(dtype=wp.float32),
+    spread: wp.array(dtype=wp.float32),  # out
+):
+    """`optimize._spread`."""
+    n = wp.tid()
+    node = nodes[n]
+    i, j, k = node[0], node[1], node[2]
+    spread[n] = steps[n]
+    if hidden[n] == 0:
+        total = step_of(steps, hidden, slot[i + 1, j, k])
+        total += step_of(steps, hidden, slot[i - 1, j, k])
+        total += step_of(steps, hidden, slot[i, j + 1, k])
+        total += step_of(steps, hidden, slot[i, j - 1, k])
+        total += step_of(steps, hidden, slot[i, j, k + 1])
+        total += step_of(steps, hidden, slot[i, j, k - 1])
+        if total[1] > 0.0:
+            spread[n] = 0.5 * (steps[n] + total[0] / total[1])
+
+
 @kernel
 def move_nodes(
     nodes: wp.array(dtype=wp.vec3i),
-    moved: wp.array(dtype=wp.float32),
+    steps: wp.array(dtype=wp.float32),
     sdf: wp.array3d(dtype=wp.float32),  # changed
 ):
     """Apart from `step_nodes`, so that no node reads a neighbour's new value."""
     n = wp.tid()
     node = nodes[n]
-    sdf[node[0], node[1], node[2]] = moved[n]
+    sdf[node[0], node[1], node[2]] += steps[n]
