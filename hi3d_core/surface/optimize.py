@@ -129,8 +129,11 @@ def step_band(
             m = beta1 * first_moment[n, 0] + (1 - beta1) * g
             v = beta2 * second_moment[n, 0] + (1 - beta2) * g * g
             first_moment[n, 0], second_moment[n, 0] = m, v
-            steps[n] = -np.float32(sdf_rate) * m * correct1 / (
-                np.sqrt(v * correct2) + np.float32(LEAST_GRADIENT)
+            steps[n] = (
+                -np.float32(sdf_rate)
+                * m
+                * correct1
+                / (np.sqrt(v * correct2) + np.float32(LEAST_GRADIENT))
             )
         for c in range(3):
             g = gathered[RED + c]

@@ -135,13 +135,14 @@ def test_no_levels_are_refused():
 def test_views_in_between_never_carve_the_hull(orbit):
     # Two rendered views in between that show nothing: as given views they would empty the hull.
     views, placement = orbit
-    quick = SurfaceConfig(levels=(Level(24, 64, 10),), rays=1 << 20)
+    # Surface that doesn't step stays the hull.
+    quick = SurfaceConfig(levels=(Level(24, 64, 10),), rays=1 << 20, sdf_rate=0.0, cavity_rounds=0)
     nothing = replace(
         views[[0, 1]], images=torch.ones(2, 128, 128, 3), alphas=views.alphas[:2].clamp(max=0.03)
     )
     alone = fit_surface(views, placement, quick)
     joined = fit_surface(views, placement, quick, between=nothing, between_share=0.1)
-    assert (joined.sdf < 0).sum() > 0.95 * (alone.sdf < 0).sum()
+    assert (joined.sdf < 0).sum() > 0.99 * (alone.sdf < 0).sum()
 
 
 def test_placement_grid_leaves_room_around_the_object():

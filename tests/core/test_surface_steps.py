@@ -43,7 +43,9 @@ def test_a_first_step_is_the_whole_rate_but_where_gradients_are_next_to_nothing(
     seen = np.zeros(sdf.shape, np.float32)
     hidden = np.zeros(count, bool)
     slot = np.full(sdf.shape, -1, np.int32)
-    step_band(gradients, nodes, hidden, slot, sdf, colors, seen, *moments, 1, 0.1, 0.05, 0, 0, 0.5, 0)
+    step_band(
+        gradients, nodes, hidden, slot, sdf, colors, seen, *moments, 1, 0.1, 0.05, 0, 0, 0.5, 0
+    )
     expected = [-0.1, 0.1, -0.05, 0.01, 0]
     assert sdf[2:-2, 2, 2] == pytest.approx(np.array(expected), abs=1e-3)
     # Colours take the whole rate: a wrong one costs nothing but itself.
