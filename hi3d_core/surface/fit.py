@@ -62,7 +62,7 @@ class SurfaceConfig:
     mask_weight: float = 0.3
     eikonal_weight: float = 0.02
     smoothness_weight: float = 0.003
-    spreading: int = 4  # rounds in which a step is averaged with the neighbours' steps
+    spreading: int = 4  # rounds in which each node's step is averaged with its neighbours'
     curvature_rate: float = 0.5  # of the prior on unseen surface, in (0, 1]
     band: float = 5.0  # nodes this near to the surface are fitted, voxels
     refresh: int = 20  # iterations between looking for the band anew
