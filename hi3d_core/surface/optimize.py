@@ -4,9 +4,9 @@ Regularisers, in voxels, as means over the band:
     eikonal     (|grad f| - 1)^2, central differences                    (Gropp et al. 2020)
     smoothness  sum over axes of the squared second difference
 Adam gives every node a step of about the same size, whatever its gradient says, and so embosses
-pictures' noise and grain on the surface. So a step is spread over the node's neighbours before it is
-taken, which lets whole places move fast and single nodes hardly (after Nicolet et al. 2021, "Large
-steps in inverse rendering of geometry", which solves for such steps).
+pictures' noise and grain on the surface. So a step is spread over the node's neighbours before it
+is taken, which lets whole places move fast and single nodes hardly (after Nicolet et al. 2021,
+"Large steps in inverse rendering of geometry", which solves for such steps).
 Nodes whose nearest surface no view sees get no image gradient at all. They follow
     f <- f + rate / 6 * (sum of the six neighbours - 6 f),
 which moves the zero level by its mean curvature: held at the rim of what is seen, it relaxes to
