@@ -70,9 +70,10 @@ def test_steps_are_spread_over_neighbours_in_the_band_that_are_seen():
     assert once == pytest.approx(expected, rel=2e-2, abs=1e-6)
 
     hidden = seen.copy()
-    hidden[0, 1, 1] = True
+    hidden[0, :2, 1] = True
     beside = _stepped(slopes, hidden, 1)[2:-2, 2:-2, 2:-2]
-    expected[0, 1, 1] = 0
+    expected[0, 1, 1] = 0  # takes none
+    expected[1, 0, 1] = 0.1 / 2 / 4  # one of its five is hidden, and not asked
     assert beside == pytest.approx(expected, rel=2e-2, abs=1e-6)
 
 
