@@ -27,7 +27,7 @@ _PICTURE = 128  # pixels
 # orbits to .981 to .991; aligned, these reach .993 to .997, and the best of a small model's blurred
 # ones .998 to .999.
 EXACT, _EXACT_ALIGNED, _WORST = 0.998, 0.9995, 0.996
-_SMOOTHEST = 16.0  # times as smooth as exact views, at the worst
+_SMOOTHEST = 50.0  # times as smooth as exact views, at the worst
 _SLACK_PIXELS = 1.5
 _TOLERANCE = 5.0  # times the colour difference from which the loss is linear, at the worst
 _BLURRED = 0.125  # of the last sharpness, where finer levels begin at the worst
